@@ -1,0 +1,1 @@
+//! Artifacts: packages unpacked and compiled in the local function folder.

@@ -1,0 +1,549 @@
+//! The configuration: one typed value, read once at start. No other file reads settings.
+//!
+//! Every key is documented in `config.toml` at the root of the repository, with its default, unit and
+//! bound. Unknown keys and values out of bounds are refused by name and line, because a misspelt limit
+//! that silently falls back to its default is worse than no start.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+/// The whole configuration.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The HTTP server.
+    pub server: ServerConfig,
+    /// Where packages live for ever.
+    pub store: StoreConfig,
+    /// The local function folder.
+    pub artifacts: ArtifactsConfig,
+    /// The SQL database.
+    pub database: DatabaseConfig,
+    /// What packages and calls may take.
+    pub limits: Limits,
+    /// How guests run.
+    pub runtime: RuntimeConfig,
+    /// What is kept of calls.
+    pub history: HistoryConfig,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Address and port; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Web worker threads; 0: one a core.
+    #[serde(deserialize_with = "bounded::<0, 1024, _>")]
+    pub workers: u64,
+    /// How long shutdown waits for calls that are at work, in seconds.
+    #[serde(deserialize_with = "bounded::<0, 3600, _>")]
+    pub shutdown_seconds: u64,
+    /// How long a client may take to send the head of a request, and then its body (which gets
+    /// another second for each 64 KiB it has sent), in seconds.
+    #[serde(deserialize_with = "bounded::<1, 3600, _>")]
+    pub read_seconds: u64,
+    /// How long a connection may be idle between requests, in seconds.
+    #[serde(deserialize_with = "bounded::<1, 3600, _>")]
+    pub keep_alive_seconds: u64,
+    /// How the log is written.
+    pub log_format: LogFormat,
+    /// What is logged: a filter such as `info` or `info,sharpfaas_host::store=debug`.
+    pub log_filter: String,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line, for collectors.
+    Json,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            workers: 0,
+            shutdown_seconds: 30,
+            read_seconds: 30,
+            keep_alive_seconds: 75,
+            log_format: LogFormat::Text,
+            log_filter: "info".into(),
+        }
+    }
+}
+
+/// `[store]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// `ftp://user@host:21/path`, `ftps://…` (explicit TLS) or `file:path`.
+    pub url: StoreUrl,
+    /// A file that holds the password; its last line end does not count.
+    pub password_file: Option<PathBuf>,
+    /// An environment variable that holds the password.
+    pub password_env: Option<String>,
+    /// PEM certificates to trust instead of the system's, for `ftps://`.
+    pub ca_file: Option<PathBuf>,
+    /// Allows plain `ftp://` to another host than loopback.
+    pub insecure: bool,
+    /// At most this many FTP connections at once.
+    #[serde(deserialize_with = "bounded::<1, 256, _>")]
+    pub connections: u64,
+    /// How long one step of the FTP protocol may take, in seconds; a transfer may take this long
+    /// without a byte moving.
+    #[serde(deserialize_with = "bounded::<1, 600, _>")]
+    pub timeout_seconds: u64,
+    /// How often a step that failed on the way is tried again.
+    #[serde(deserialize_with = "bounded::<0, 10, _>")]
+    pub retries: u64,
+    /// How long an unused connection is kept, in seconds.
+    #[serde(deserialize_with = "bounded::<1, 3600, _>")]
+    pub idle_seconds: u64,
+    /// How often the whole store is looked through for what other servers pushed, in seconds; 0: never.
+    #[serde(deserialize_with = "bounded::<0, 86_400, _>")]
+    pub refresh_seconds: u64,
+    /// How old a staging folder must be to be swept, in hours.
+    #[serde(deserialize_with = "bounded::<1, 720, _>")]
+    pub staging_grace_hours: u64,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            url: StoreUrl::File("data/functionstore".into()),
+            password_file: None,
+            password_env: None,
+            ca_file: None,
+            insecure: false,
+            connections: 8,
+            timeout_seconds: 10,
+            retries: 3,
+            idle_seconds: 60,
+            refresh_seconds: 60,
+            staging_grace_hours: 24,
+        }
+    }
+}
+
+/// Where the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// A folder of this machine.
+    File(PathBuf),
+    /// A folder of an FTP server.
+    Ftp(FtpUrl),
+}
+
+/// The parts of an `ftp://` or `ftps://` URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FtpUrl {
+    /// Explicit TLS (RFC 4217).
+    pub tls: bool,
+    /// Host name or address.
+    pub host: String,
+    /// Control port, 21 where none is given.
+    pub port: u16,
+    /// `anonymous` where none is given.
+    pub user: String,
+    /// The folder that is the store's root, as the FTP server names it, without a slash at its end.
+    pub root: String,
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Ftp(ftp) => {
+                let scheme = if ftp.tls { "ftps" } else { "ftp" };
+                write!(f, "{scheme}://{}@{}:{}{}", ftp.user, ftp.host, ftp.port, ftp.root)
+            }
+        }
+    }
+}
+
+impl std::str::FromStr for StoreUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("file:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() {
+                return Err("a file: store URL needs a path, as in 'file:data/functionstore'".into());
+            }
+            return Ok(Self::File(path.into()));
+        }
+        let url = url::Url::parse(text).map_err(|error| format!("not a URL: {error}"))?;
+        let tls = match url.scheme() {
+            "ftp" => false,
+            "ftps" => true,
+            other => {
+                return Err(format!("scheme '{other}' is not known: it must be 'ftp://', 'ftps://' or 'file:'"));
+            }
+        };
+        if url.password().is_some() {
+            return Err("a password does not belong in the URL: name 'password_file' or 'password_env'".into());
+        }
+        let host = url.host_str().filter(|host| !host.is_empty()).ok_or("the URL has no host")?;
+        let decode = |part: &str| -> Result<String, String> {
+            let text = percent_decode(part).ok_or_else(|| format!("'{part}' is not percent-encoded UTF-8"))?;
+            if text.chars().any(char::is_control) {
+                return Err("the URL holds control characters".into());
+            }
+            Ok(text)
+        };
+        let user = decode(url.username())?;
+        Ok(Self::Ftp(FtpUrl {
+            tls,
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: url.port().unwrap_or(21),
+            user: if user.is_empty() { "anonymous".into() } else { user },
+            root: decode(url.path())?.trim_end_matches('/').to_owned(),
+        }))
+    }
+}
+
+fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let high = char::from(rest.next()?).to_digit(16)?;
+            let low = char::from(rest.next()?).to_digit(16)?;
+            bytes.push(u8::try_from(high * 16 + low).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+impl<'de> Deserialize<'de> for StoreUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// `[artifacts]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ArtifactsConfig {
+    /// The local function folder: unpacked packages and machine code. Private to the server.
+    pub dir: PathBuf,
+    /// How much it may hold, in bytes; the longest unused go first.
+    #[serde(deserialize_with = "bounded::<16_777_216, { u64::MAX }, _>")]
+    pub max_bytes: u64,
+    /// How many versions are kept loaded in memory.
+    #[serde(deserialize_with = "bounded::<1, 1_000_000, _>")]
+    pub loaded: u64,
+    /// How long the compiler may take for one component, in seconds.
+    #[serde(deserialize_with = "bounded::<1, 3600, _>")]
+    pub compile_seconds: u64,
+    /// How much memory the compiler may take, in bytes.
+    #[serde(deserialize_with = "bounded::<134_217_728, { u64::MAX }, _>")]
+    pub compile_memory_bytes: u64,
+    /// How many compilations may run at once; 0: half the cores, at least one.
+    #[serde(deserialize_with = "bounded::<0, 256, _>")]
+    pub compilers: u64,
+}
+
+impl Default for ArtifactsConfig {
+    fn default() -> Self {
+        Self {
+            dir: "data/artifacts".into(),
+            max_bytes: 10 * 1024 * 1024 * 1024,
+            loaded: 1000,
+            compile_seconds: 120,
+            compile_memory_bytes: 2 * 1024 * 1024 * 1024,
+            compilers: 0,
+        }
+    }
+}
+
+/// `[database]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// `sqlite:path` or `postgres://user@host:5432/name`.
+    #[serde(deserialize_with = "database_url")]
+    pub url: String,
+    /// A file that holds the password; its last line end does not count.
+    pub password_file: Option<PathBuf>,
+    /// An environment variable that holds the password.
+    pub password_env: Option<String>,
+    /// At most this many connections.
+    #[serde(deserialize_with = "bounded::<1, 256, _>")]
+    pub connections: u64,
+    /// How long to wait for a connection, and for a statement, in seconds.
+    #[serde(deserialize_with = "bounded::<1, 600, _>")]
+    pub timeout_seconds: u64,
+}
+
+impl Default for DatabaseConfig {
+    fn default() -> Self {
+        Self {
+            url: "sqlite:data/sharpfaas.db".into(),
+            password_file: None,
+            password_env: None,
+            connections: 8,
+            timeout_seconds: 5,
+        }
+    }
+}
+
+fn database_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.starts_with("sqlite:") {
+        return Ok(text);
+    }
+    let url = url::Url::parse(&text).map_err(|error| D::Error::custom(format!("not a URL: {error}")))?;
+    if !matches!(url.scheme(), "postgres" | "postgresql") {
+        let scheme = url.scheme();
+        return Err(D::Error::custom(format!("scheme '{scheme}' is not known: it must be 'sqlite:' or 'postgres://'")));
+    }
+    if url.password().is_some() {
+        return Err(D::Error::custom("a password does not belong in the URL: name 'password_file' or 'password_env'"));
+    }
+    Ok(text)
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The largest zip that may be pushed, in bytes.
+    #[serde(deserialize_with = "bounded::<1024, 17_179_869_184, _>")]
+    pub package_bytes: u64,
+    /// How many files and folders a package may hold.
+    #[serde(deserialize_with = "bounded::<1, 65_535, _>")]
+    pub package_entries: u64,
+    /// The largest file in a package, unpacked, in bytes.
+    #[serde(deserialize_with = "bounded::<1024, 17_179_869_184, _>")]
+    pub entry_bytes: u64,
+    /// All files of a package together, unpacked, in bytes.
+    #[serde(deserialize_with = "bounded::<1024, 68_719_476_736, _>")]
+    pub unpacked_bytes: u64,
+    /// How many times larger than packed a file of more than 1 MiB may be.
+    #[serde(deserialize_with = "bounded::<1, 1032, _>")]
+    pub package_ratio: u64,
+    /// The largest payload, in bytes.
+    #[serde(deserialize_with = "bounded::<1, 1_073_741_824, _>")]
+    pub payload_bytes: u64,
+    /// The largest result or error text, in bytes.
+    #[serde(deserialize_with = "bounded::<1, 1_073_741_824, _>")]
+    pub result_bytes: u64,
+    /// How much of the end of a call's console output is kept, in bytes.
+    #[serde(deserialize_with = "bounded::<0, 16_777_216, _>")]
+    pub output_bytes: u64,
+    /// How much memory a call may take, in bytes.
+    #[serde(deserialize_with = "bounded::<1_048_576, 68_719_476_736, _>")]
+    pub memory_bytes: u64,
+    /// How long a call may take, in seconds. A caller may ask for less, never for more.
+    #[serde(deserialize_with = "bounded::<1, 86_400, _>")]
+    pub deadline_seconds: u64,
+    /// How many calls may be at work at once.
+    #[serde(deserialize_with = "bounded::<1, 100_000, _>")]
+    pub concurrency: u64,
+    /// How many of those may be native programs.
+    #[serde(deserialize_with = "bounded::<1, 10_000, _>")]
+    pub processes: u64,
+    /// How many calls may wait for a place; those beyond it are `at_capacity` at once.
+    #[serde(deserialize_with = "bounded::<0, 1_000_000, _>")]
+    pub queue: u64,
+    /// How long a call may wait for a place, in seconds, before it is `at_capacity`.
+    #[serde(deserialize_with = "bounded::<0, 3600, _>")]
+    pub queue_seconds: u64,
+    /// How many pushes may be at work at once.
+    #[serde(deserialize_with = "bounded::<1, 256, _>")]
+    pub pushes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const MIB: u64 = 1024 * 1024;
+        Self {
+            package_bytes: 128 * MIB,
+            package_entries: 10_000,
+            entry_bytes: 256 * MIB,
+            unpacked_bytes: 512 * MIB,
+            package_ratio: 200,
+            payload_bytes: 4 * MIB,
+            result_bytes: 4 * MIB,
+            output_bytes: MIB / 4,
+            memory_bytes: 128 * MIB,
+            deadline_seconds: 30,
+            concurrency: 512,
+            processes: 64,
+            queue: 2048,
+            queue_seconds: 10,
+            pushes: 16,
+        }
+    }
+}
+
+/// `[runtime]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RuntimeConfig {
+    /// Threads that run guests; 0: one a core.
+    #[serde(deserialize_with = "bounded::<0, 1024, _>")]
+    pub threads: u64,
+    /// The folder in which native programs get their temporary folders; none: the system's.
+    pub temp_dir: Option<PathBuf>,
+    /// How long the processes of a call get between SIGTERM and SIGKILL when it ends early, in milliseconds.
+    #[serde(deserialize_with = "bounded::<0, 60_000, _>")]
+    pub kill_grace_ms: u64,
+}
+
+impl Default for RuntimeConfig {
+    fn default() -> Self {
+        Self { threads: 0, temp_dir: None, kill_grace_ms: 50 }
+    }
+}
+
+/// `[history]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HistoryConfig {
+    /// How long the rows of ended calls are kept, in days.
+    #[serde(deserialize_with = "bounded::<1, 36_500, _>")]
+    pub keep_days: u64,
+    /// How many rows may wait to be written. Beyond it, while the database is away, the oldest are
+    /// dropped, which is logged and counted.
+    #[serde(deserialize_with = "bounded::<100, 10_000_000, _>")]
+    pub waiting: u64,
+}
+
+impl Default for HistoryConfig {
+    fn default() -> Self {
+        Self { keep_days: 30, waiting: 100_000 }
+    }
+}
+
+/// A whole number from `MIN` to `MAX`.
+fn bounded<'de, const MIN: u64, const MAX: u64, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let value = i64::deserialize(deserializer)?;
+    u64::try_from(value).ok().filter(|value| (MIN..=MAX).contains(value)).ok_or_else(|| {
+        D::Error::custom(if MAX == u64::MAX {
+            format!("{value} is out of bounds: it must be at least {MIN}")
+        } else {
+            format!("{value} is out of bounds: it must be {MIN} to {MAX}")
+        })
+    })
+}
+
+/// A password or key: shown and logged as `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// A secret that is `text`.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The secret itself; for the one place that sends it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Why the server can't start with this configuration. The texts are for whoever runs it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A key or value is wrong; the text has the line.
+    #[error("the configuration {} is not valid:\n{text}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Line, key and what would be right.
+        text: String,
+    },
+    /// A secret can't be had.
+    #[error("{0}")]
+    Secret(String),
+}
+
+impl Config {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// When it can't be read, holds unknown keys, or a value is out of its bounds.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        Self::parse(&text).map_err(|text| ConfigError::Invalid { path: path.into(), text })
+    }
+
+    /// Reads a configuration from its text.
+    ///
+    /// # Errors
+    /// As [`Config::read`], with line and key in the text.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// Puts every relative path of the embedded defaults below `data`.
+    #[must_use]
+    pub fn with_data(mut self, data: &Path) -> Self {
+        self.store.url = StoreUrl::File(data.join("functionstore"));
+        self.artifacts.dir = data.join("artifacts");
+        self.database.url = format!("sqlite:{}", data.join("sharpfaas.db").display());
+        self
+    }
+}
+
+/// Reads a secret from the file or environment variable that the configuration names; at most one of them.
+///
+/// # Errors
+/// When both are named, or the named one can't be read.
+pub fn secret(section: &str, file: Option<&Path>, variable: Option<&str>) -> Result<Option<Secret>, ConfigError> {
+    match (file, variable) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => {
+            Err(ConfigError::Secret(format!("[{section}] names both password_file and password_env: name one of them")))
+        }
+        (Some(path), None) => match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Some(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned()))),
+            Err(error) => {
+                Err(ConfigError::Secret(format!("cannot read [{section}] password_file {}: {error}", path.display())))
+            }
+        },
+        (None, Some(name)) => match std::env::var(name) {
+            Ok(text) => Ok(Some(Secret::new(text))),
+            Err(_) => Err(ConfigError::Secret(format!(
+                "[{section}] password_env names {name}, which is not set in the environment"
+            ))),
+        },
+    }
+}
+
+/// Seconds of the configuration as a duration.
+#[must_use]
+pub fn seconds(value: u64) -> Duration {
+    Duration::from_secs(value)
+}

@@ -1,0 +1,24 @@
+//! The words of the domain: names, versions, packages, manifests, invocations and their outcomes.
+//!
+//! Nothing in here does network or database work, and nothing in here imports another module of
+//! ours: everything else stands on it. What comes from outside is parsed into these types once, so
+//! that nothing below ever holds an unchecked name.
+
+pub mod invocation;
+pub mod kind;
+pub mod manifest;
+pub mod name;
+pub mod outcome;
+pub mod output;
+pub mod package;
+pub mod reference;
+pub mod version;
+
+pub use invocation::{Invocation, InvocationId};
+pub use kind::FunctionType;
+pub use manifest::{Manifest, PushId};
+pub use name::{CallerId, EntryName, FunctionName, Lane, NameError};
+pub use outcome::{Failure, FailureKind, Outcome, Status};
+pub use output::{OutputLine, Stream};
+pub use reference::{Digest, FunctionRef, Location};
+pub use version::{Selector, Version, VersionError};

@@ -1,0 +1,1 @@
+//! Packages as they come: zips read as hostile.

@@ -1,0 +1,3 @@
+//! The binary `sharpfaas`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Publishing a package as the next version of its function.

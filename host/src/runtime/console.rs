@@ -1,0 +1,264 @@
+//! The console of one call: what it prints, cut into lines, the last of them kept.
+//!
+//! The guest writes and is never held up: a line goes into a bounded ring and whoever listens is woken.
+//! Every line has a number, counted from 0. A listener holds the number it wants next and reads from
+//! the ring at its own pace; when the ring has moved on meanwhile, it is told how many lines it missed.
+//! So the memory of a call's output is one ring, however many listen.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use chrono::Utc;
+use tokio::sync::Notify;
+
+use crate::function::{OutputLine, Stream};
+
+/// A line longer than this many bytes is cut into lines of this length.
+pub const MAX_LINE_BYTES: usize = 16 * 1024;
+
+/// What a kept line costs beside its text, in bytes, so that a flood of empty lines is bounded too.
+const LINE_COST: usize = 64;
+
+/// The output of one call.
+#[derive(Debug)]
+pub struct Console {
+    ring: Mutex<Ring>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Ring {
+    lines: VecDeque<Arc<OutputLine>>,
+    /// The number of the first line of `lines`.
+    first: u64,
+    /// What `lines` costs, in bytes.
+    held: usize,
+    /// How much it may cost.
+    keep: usize,
+    /// The beginnings of lines whose ends are not printed yet, by stream.
+    partial: [Vec<u8>; 2],
+    ended: bool,
+}
+
+/// What a listener gets in one go.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// How many lines it came too late for.
+    pub skipped: u64,
+    /// The number of the first of `lines`.
+    pub first: u64,
+    /// The lines, in order.
+    pub lines: Vec<Arc<OutputLine>>,
+    /// Whether nothing will come after them.
+    pub ended: bool,
+}
+
+impl Batch {
+    /// The number of the line after these.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.first.saturating_add(self.lines.len() as u64)
+    }
+}
+
+impl Console {
+    /// A console that keeps the last `keep` bytes of what is printed.
+    #[must_use]
+    pub fn new(keep: usize) -> Self {
+        let ring =
+            Ring { lines: VecDeque::new(), first: 0, held: 0, keep, partial: [Vec::new(), Vec::new()], ended: false };
+        Self { ring: Mutex::new(ring), changed: Notify::new() }
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        // Nothing panics while it holds the lock; and a ring of lines is whole after any push.
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what was printed, in pieces of any size. After the end, nothing.
+    pub fn write(&self, stream: Stream, bytes: &[u8]) {
+        let mut ring = self.ring();
+        let before = ring.end();
+        if !ring.ended {
+            ring.write(stream, bytes);
+        }
+        let changed = ring.end() != before;
+        drop(ring);
+        if changed {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Ends the output: what has no line end yet becomes a line.
+    pub fn end(&self) {
+        let mut ring = self.ring();
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let rest = std::mem::take(ring.partial_of(stream));
+            if !rest.is_empty() {
+                ring.push(stream, &rest);
+            }
+        }
+        ring.ended = true;
+        drop(ring);
+        self.changed.notify_waiters();
+    }
+
+    /// What there is from line `from` on, at most `max` lines, at once.
+    #[must_use]
+    pub fn read(&self, from: u64, max: usize) -> Batch {
+        let ring = self.ring();
+        let first = from.max(ring.first);
+        let start = usize::try_from(first - ring.first).unwrap_or(usize::MAX);
+        let lines: Vec<_> = ring.lines.iter().skip(start).take(max).cloned().collect();
+        let reached = first.saturating_add(lines.len() as u64) >= ring.end();
+        Batch { skipped: first - from, first, lines, ended: ring.ended && reached }
+    }
+
+    /// As [`read`](Self::read), but waits until there is something to read, or the end. Safe to drop at
+    /// any point.
+    pub async fn next(&self, from: u64, max: usize) -> Batch {
+        loop {
+            // Registered before the look, so a line printed between look and wait is not missed.
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let batch = self.read(from, max);
+            if batch.ended || !batch.lines.is_empty() {
+                return batch;
+            }
+            changed.await;
+        }
+    }
+
+    /// The kept lines, and whether earlier ones were dropped.
+    #[must_use]
+    pub fn tail(&self) -> (Vec<Arc<OutputLine>>, bool) {
+        let ring = self.ring();
+        (ring.lines.iter().cloned().collect(), ring.first > 0)
+    }
+}
+
+impl Ring {
+    fn end(&self) -> u64 {
+        self.first + self.lines.len() as u64
+    }
+
+    fn partial_of(&mut self, stream: Stream) -> &mut Vec<u8> {
+        let [out, err] = &mut self.partial;
+        match stream {
+            Stream::Stdout => out,
+            Stream::Stderr => err,
+        }
+    }
+
+    fn write(&mut self, stream: Stream, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = MAX_LINE_BYTES.saturating_sub(self.partial_of(stream).len());
+            let window = bytes.get(..room).unwrap_or(bytes);
+            let newline = window.iter().position(|byte| *byte == b'\n');
+            let (piece, rest) = bytes.split_at(newline.unwrap_or(window.len()));
+            let full = newline.is_some() || piece.len() == room;
+            if full && self.partial_of(stream).is_empty() {
+                self.push(stream, piece);
+            } else {
+                self.partial_of(stream).extend_from_slice(piece);
+                if full {
+                    let line = std::mem::take(self.partial_of(stream));
+                    self.push(stream, &line);
+                }
+            }
+            bytes = if newline.is_some() { rest.get(1..).unwrap_or_default() } else { rest };
+        }
+    }
+
+    fn push(&mut self, stream: Stream, bytes: &[u8]) {
+        let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+        let line = OutputLine { stream, line: String::from_utf8_lossy(bytes).into_owned(), at: Utc::now() };
+        self.held += line.line.len() + LINE_COST;
+        self.lines.push_back(Arc::new(line));
+        while self.held > self.keep {
+            let Some(dropped) = self.lines.pop_front() else { break };
+            self.held -= dropped.line.len() + LINE_COST;
+            self.first += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(console: &Console) -> Vec<String> {
+        console.tail().0.iter().map(|line| line.line.clone()).collect()
+    }
+
+    #[test]
+    fn cuts_lines_wherever_the_pieces_end() {
+        let console = Console::new(10_000);
+        for piece in ["on", "e\ntw", "o\r\n", "\n", "rest"] {
+            console.write(Stream::Stdout, piece.as_bytes());
+        }
+        console.write(Stream::Stderr, b"bad \xff byte\n");
+        assert_eq!(texts(&console), ["one", "two", "", "bad \u{fffd} byte"]);
+        console.end();
+        assert_eq!(texts(&console).last().map(String::as_str), Some("rest"));
+        console.write(Stream::Stdout, b"late\n");
+        assert_eq!(texts(&console).len(), 5);
+    }
+
+    #[test]
+    fn long_lines_are_cut_and_nothing_is_lost_at_the_cut() {
+        let console = Console::new(1_000_000);
+        let text: String = (0..MAX_LINE_BYTES * 2 + 5).map(|i| char::from(b'a' + (i % 26) as u8)).collect();
+        for piece in text.as_bytes().chunks(1000) {
+            console.write(Stream::Stdout, piece);
+        }
+        console.end();
+        let lines = texts(&console);
+        assert_eq!(lines.iter().map(String::len).collect::<Vec<_>>(), [MAX_LINE_BYTES, MAX_LINE_BYTES, 5]);
+        assert_eq!(lines.concat(), text);
+    }
+
+    #[test]
+    fn keeps_the_end_and_tells_a_late_listener_what_it_missed() {
+        let console = Console::new(10 * (LINE_COST + 2));
+        for i in 0..50 {
+            console.write(Stream::Stdout, format!("{i:02}\n").as_bytes());
+        }
+        let (lines, truncated) = console.tail();
+        assert!(truncated);
+        assert_eq!(lines.len(), 10);
+        let batch = console.read(0, 4);
+        assert_eq!((batch.skipped, batch.first, batch.lines.len(), batch.ended), (40, 40, 4, false));
+        assert_eq!(batch.lines[0].line, "40");
+        console.end();
+        assert!(!console.read(0, 4).ended && console.read(48, 4).ended);
+    }
+
+    #[tokio::test]
+    async fn a_listener_gets_every_line_once() {
+        let console = Arc::new(Console::new(1 << 20));
+        let writer = console.clone();
+        let task = tokio::spawn(async move {
+            for i in 0..1000 {
+                writer.write(Stream::Stdout, format!("{i}\n").as_bytes());
+                if i % 10 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            writer.end();
+        });
+        let (mut next, mut seen) = (0, Vec::new());
+        loop {
+            let batch = console.next(next, 7).await;
+            next = batch.next();
+            seen.extend(batch.lines.iter().map(|line| line.line.clone()));
+            if batch.ended {
+                break;
+            }
+        }
+        task.await.expect("the writer ends");
+        assert_eq!(seen, (0..1000).map(|i| i.to_string()).collect::<Vec<_>>());
+    }
+}

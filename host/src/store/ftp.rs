@@ -1,0 +1,1 @@
+//! A store on an FTP server.
