@@ -1,5 +1,369 @@
 //! WebAssembly components in wasmtime.
+//!
+//! A component is compiled once, in a child process ([`compile`]), and its machine code loaded from a
+//! file ([`Engine::load`]), checked and linked ahead of the first call. Each call then gets a store and
+//! an instance of its own, which nothing ran in before and nothing will run in after; both are gone when
+//! [`Engine::execute`] returns or is dropped.
+//!
+//! A guest can't hold its thread: every [`TICK`] the engine's epoch moves on and running guests yield to
+//! their executor, so that its deadline, its cancellation and its neighbours get their turn.
 
-/// A component ready to run.
-#[derive(Debug)]
-pub struct Component;
+use std::{
+    collections::hash_map::DefaultHasher,
+    fs::File,
+    hash::{Hash, Hasher},
+    os::fd::AsRawFd,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use wasmtime::{
+    Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Store, Trap,
+    component::{ComponentExportIndex, InstancePre, Linker, WasmStr, types::ComponentItem},
+};
+
+use super::{Call, RuntimeError};
+use crate::function::{Failure, FailureKind, Outcome};
+
+mod console;
+mod guest;
+
+use guest::Guest;
+
+mod bindings {
+    #![allow(missing_docs, clippy::all, clippy::restriction, reason = "generated")]
+    wasmtime::component::bindgen!({ path: "../guest-sdk/wit", world: "function" });
+}
+
+/// How often running guests yield.
+pub const TICK: Duration = Duration::from_millis(10);
+/// The export that runs a function.
+const EXECUTE: &str = "execute";
+/// How deep a guest's stack may grow, in bytes.
+const MAX_WASM_STACK: usize = 512 * 1024;
+/// How many elements a table may hold.
+const MAX_TABLE_ELEMENTS: usize = 100_000;
+/// How much of a guest's memory is wiped by hand rather than given back to the kernel after a call, in
+/// bytes: about what a small guest touches.
+const KEEP_RESIDENT: usize = 256 * 1024;
+
+/// Why a component was refused. Texts are for whoever pushed it, but for `Host`.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// It is no valid component.
+    #[error("the file is not a valid component: {0}")]
+    Invalid(String),
+    /// It is valid, but can't run here: it lacks the export, or imports what the host does not have.
+    #[error("the component cannot run here: {0}")]
+    Unsuitable(String),
+    /// The compiler or its files failed.
+    #[error("the compiler failed: {0}")]
+    Host(String),
+}
+
+/// The settings that machine code depends on, the same in the server and in the compiling child.
+fn settings() -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .max_wasm_stack(MAX_WASM_STACK)
+        .async_stack_size(MAX_WASM_STACK * 2)
+        // The component model's async ABI costs each call some microseconds; no `execute` needs it.
+        .wasm_component_model_async(false)
+        .concurrency_support(false)
+        .memory_init_cow(true);
+    config
+}
+
+/// What a server's engine is sized for.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// How many calls may be at work at once.
+    pub concurrency: u64,
+    /// How much memory one may take, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// The wasmtime engine of a server, with all that the host offers to components.
+pub struct Engine {
+    engine: wasmtime::Engine,
+    linker: Linker<Guest>,
+    compatibility: String,
+    _ticker: Ticker,
+}
+
+/// A component, compiled and linked, ready for any number of calls.
+pub struct Component {
+    instance: InstancePre<Guest>,
+    execute: ComponentExportIndex,
+}
+
+impl std::fmt::Debug for Component {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Component")
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("compatibility", &self.compatibility).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// The engine for a server. Where the address space for a pool of instances can't be had, instances
+    /// are made on demand, which is slower; that is logged.
+    ///
+    /// # Errors
+    /// When wasmtime can't run on this machine.
+    pub fn new(sizes: Sizes) -> Result<Self, RuntimeError> {
+        let mut config = settings();
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(sizes)));
+        let engine = match wasmtime::Engine::new(&config) {
+            Ok(engine) => engine,
+            Err(error) => {
+                tracing::warn!("no pool of instances, each is made on demand: {error:#}");
+                wasmtime::Engine::new(&settings()).map_err(host)?
+            }
+        };
+        let linker = linker(&engine).map_err(host)?;
+        let ticker = Ticker::start(engine.clone())?;
+        Ok(Self { compatibility: compatibility(&engine), linker, engine, _ticker: ticker })
+    }
+
+    /// Names the compiler, its settings and this processor's features: machine code made under another
+    /// name can't be loaded.
+    #[must_use]
+    pub fn compatibility(&self) -> &str {
+        &self.compatibility
+    }
+
+    /// Maps machine code that [`compile`] made and links it. The caller answers for where the file comes
+    /// from: what is in it will run.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Damaged`] when it is not this engine's machine code, or not that of a function.
+    pub fn load(&self, code: File) -> Result<Component, RuntimeError> {
+        let damaged = |error: wasmtime::Error| RuntimeError::Damaged(format!("{error:#}"));
+        let path = format!("/proc/self/fd/{}", code.as_raw_fd());
+        // SAFETY: the caller verified that this very file holds what `compile` wrote, and it lies in a
+        // folder that only this server writes.
+        let component = unsafe { wasmtime::component::Component::deserialize_file(&self.engine, path) };
+        let component = component.map_err(damaged)?;
+        let execute = component
+            .get_export_index(None, EXECUTE)
+            .ok_or_else(|| RuntimeError::Damaged("it has no export 'execute'".into()))?;
+        Ok(Component { instance: self.linker.instantiate_pre(&component).map_err(damaged)?, execute })
+    }
+
+    /// Runs one call to its end: by itself, at its deadline, or when it is cancelled. Dropped midway, the
+    /// guest ends with it.
+    ///
+    /// # Errors
+    /// When the host could not run it; whatever the guest does is an [`Outcome`].
+    pub async fn execute(&self, component: &Component, call: &Call) -> Result<Outcome, RuntimeError> {
+        let mut store = Store::new(&self.engine, Guest::new(call));
+        store.limiter(|guest| &mut guest.limits);
+        store.epoch_deadline_async_yield_and_update(1);
+        // What the guest may have the host copy in one host call, beside what its own result may take.
+        store.set_hostcall_fuel(usize_of(call.memory_bytes));
+        store.set_max_component_handles(guest::MAX_HANDLES);
+        let ended = tokio::select! {
+            biased;
+            () = call.cancel.cancelled() => {
+                Ok(Err(Failure::new(FailureKind::Cancelled, "the call was cancelled")))
+            }
+            outcome = run(component, call, &mut store) => outcome,
+            () = tokio::time::sleep_until(call.deadline.into()) => {
+                Ok(Err(Failure::new(FailureKind::DeadlineExceeded, "the function did not end before its deadline")))
+            }
+        };
+        ended.or_else(|error| failure(&error, &store))
+    }
+}
+
+async fn run(component: &Component, call: &Call, store: &mut Store<Guest>) -> Result<Outcome, wasmtime::Error> {
+    let instance = component.instance.instantiate_async(&mut *store).await?;
+    let execute =
+        instance.get_typed_func::<(&str,), (Result<WasmStr, WasmStr>,)>(&mut *store, component.execute)?;
+    let (result,) = execute.call_async(&mut *store, (call.payload.as_str(),)).await?;
+    let limit = usize_of(call.result_bytes);
+    // Looked at in the guest's own memory, so that a huge one is never copied.
+    let (text, failed) = match &result {
+        Ok(text) => (text.to_str(&*store)?, false),
+        Err(text) => (text.to_str(&*store)?, true),
+    };
+    if failed {
+        return Ok(Err(Failure::new(FailureKind::Failed, cut(&text, limit))));
+    }
+    if text.len() > limit {
+        let detail = format!("the result has {} bytes, and may have {limit}", text.len());
+        return Ok(Err(Failure::new(FailureKind::ResultTooLarge, detail)));
+    }
+    Ok(Ok(text.into_owned()))
+}
+
+/// The first `limit` bytes of `text`, cut between characters.
+fn cut(text: &str, limit: usize) -> &str {
+    text.get(..text.floor_char_boundary(limit)).unwrap_or(text)
+}
+
+/// Whose fault an error is, and which.
+fn failure(error: &wasmtime::Error, store: &Store<Guest>) -> Result<Outcome, RuntimeError> {
+    if store.data().limits.memory_refused() {
+        let limit = store.data().limits.memory_bytes() / (1024 * 1024);
+        let detail = format!("the function wanted more memory than the {limit} MiB it may have");
+        return Ok(Err(Failure::new(FailureKind::MemoryExceeded, detail)));
+    }
+    if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
+        let detail = format!("the function exited with code {} before it gave a result", exit.0);
+        return Ok(Err(Failure::new(FailureKind::Failed, detail)));
+    }
+    if let Some(trap) = error.downcast_ref::<Trap>() {
+        return Ok(Err(Failure::new(FailureKind::Trapped, format!("the function crashed: {trap}"))));
+    }
+    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+        return Err(RuntimeError::Exhausted(format!("{error:#}")));
+    }
+    // What is left are rules of the component model that the guest broke, and limits that it met.
+    Ok(Err(Failure::new(FailureKind::Trapped, format!("the function crashed: {}", error.root_cause()))))
+}
+
+fn host(error: wasmtime::Error) -> RuntimeError {
+    RuntimeError::Host(format!("{error:#}"))
+}
+
+fn usize_of(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+/// A pool with a place for each call and some to spare, because a call may take more than one memory.
+fn pool(sizes: Sizes) -> PoolingAllocationConfig {
+    let calls = u32::try_from(sizes.concurrency.saturating_add(8)).unwrap_or(u32::MAX);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(calls)
+        .total_core_instances(calls.saturating_mul(16))
+        .total_memories(calls.saturating_mul(2))
+        .total_tables(calls.saturating_mul(4))
+        .total_stacks(calls)
+        .max_core_instances_per_component(guest::MAX_INSTANCES)
+        .max_memories_per_component(guest::MAX_MEMORIES)
+        .max_tables_per_component(guest::MAX_TABLES)
+        .table_elements(MAX_TABLE_ELEMENTS)
+        .max_memory_size(usize_of(sizes.memory_bytes).min(4 << 30))
+        .linear_memory_keep_resident(KEEP_RESIDENT)
+        .table_keep_resident(64 * 1024)
+        .async_stack_keep_resident(0)
+        .pagemap_scan(Enabled::Auto);
+    pool
+}
+
+/// What the host offers: the function's own context, and WASI 0.2 whole, though without a grant its
+/// files, sockets and environment are empty.
+fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Guest>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    guest::add_to_linker(&mut linker)?;
+    Ok(linker)
+}
+
+fn compatibility(engine: &wasmtime::Engine) -> String {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    // Two builds of the server may differ in what they link, too.
+    env!("CARGO_PKG_VERSION").hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// Compiles the component in the file `input` into machine code in the new file `output`, and checks
+/// that it can run: that it exports `execute`, and imports nothing that the host does not have.
+///
+/// Hostile components can make the compiler take long and much memory, so this belongs into a child
+/// process with limits.
+///
+/// # Errors
+/// When the component is not valid, can't run here, or the files can't be read or written.
+pub fn compile(input: &Path, output: &Path) -> Result<(), CompileError> {
+    let failed = |error: wasmtime::Error| CompileError::Host(format!("{error:#}"));
+    let engine = wasmtime::Engine::new(&settings()).map_err(failed)?;
+    let bytes = std::fs::read(input).map_err(|error| CompileError::Host(format!("cannot read it: {error}")))?;
+    let component = wasmtime::component::Component::from_binary(&engine, &bytes)
+        .map_err(|error| CompileError::Invalid(format!("{error:#}")))?;
+    check_execute(&engine, &component)?;
+    linker(&engine)
+        .map_err(failed)?
+        .instantiate_pre(&component)
+        .map_err(|error| CompileError::Unsuitable(format!("{error:#}")))?;
+    let code = component.serialize().map_err(failed)?;
+    std::fs::write(output, code).map_err(|error| CompileError::Host(format!("cannot write it: {error}")))
+}
+
+fn check_execute(engine: &wasmtime::Engine, component: &wasmtime::component::Component) -> Result<(), CompileError> {
+    const SHAPE: &str = "execute: func(payload: string) -> result<string, string>";
+    let mut exports = Vec::new();
+    for (name, export) in component.component_type().exports(engine) {
+        if name != EXECUTE {
+            exports.push(name.to_owned());
+            continue;
+        }
+        let ComponentItem::ComponentFunc(function) = export.ty else {
+            return Err(CompileError::Unsuitable(format!("its export 'execute' is no function; it must be '{SHAPE}'")));
+        };
+        let string = |ty: &wasmtime::component::Type| matches!(ty, wasmtime::component::Type::String);
+        let takes: Vec<_> = function.params().map(|(_, ty)| ty).collect();
+        let gives: Vec<_> = function.results().collect();
+        let right = matches!(takes.as_slice(), [payload] if string(payload))
+            && matches!(gives.as_slice(), [wasmtime::component::Type::Result(result)]
+                if result.ok().as_ref().is_some_and(string) && result.err().as_ref().is_some_and(string))
+            && !function.async_();
+        return if right {
+            Ok(())
+        } else {
+            Err(CompileError::Unsuitable(format!("its export 'execute' has another type; it must be '{SHAPE}'")))
+        };
+    }
+    let what = if exports.is_empty() { "nothing".to_owned() } else { format!("'{}'", exports.join("', '")) };
+    Err(CompileError::Unsuitable(format!("it must export '{SHAPE}', and exports {what}")))
+}
+
+/// The thread that moves an engine's epoch on; ends with its owner.
+struct Ticker {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticker {
+    fn start(engine: wasmtime::Engine) -> Result<Self, RuntimeError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new()
+            .name("epoch".into())
+            .spawn(move || {
+                while !stopped.load(Ordering::Relaxed) {
+                    std::thread::park_timeout(TICK);
+                    engine.increment_epoch();
+                }
+            })
+            .map_err(|error| RuntimeError::Host(format!("cannot start the epoch thread: {error}")))?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // It holds nothing that could make it panic, and there is nothing to do if it did.
+            drop(thread.join());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! What a store holds for its guest: its context, its console, and the bounds on what it may take.
+
+use wasmtime::{
+    ResourceLimiter,
+    component::{HasSelf, Linker, ResourceTable},
+};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use super::{
+    MAX_TABLE_ELEMENTS,
+    bindings::sharpfaas::function::invocation::{self, Context},
+    console::Printer,
+    usize_of,
+};
+use crate::{function::Stream, runtime::Call};
+
+/// How many core instances one component may be made of.
+pub(super) const MAX_INSTANCES: u32 = 64;
+/// How many memories they may have together.
+pub(super) const MAX_MEMORIES: u32 = 16;
+/// How many tables.
+pub(super) const MAX_TABLES: u32 = 64;
+/// How many handles to resources a guest may hold in its own tables.
+pub(super) const MAX_HANDLES: usize = 10_000;
+/// How many resources the host may hold for it.
+const MAX_RESOURCES: usize = 10_000;
+
+/// The data of one call's store.
+pub(super) struct Guest {
+    wasi: WasiCtx,
+    resources: ResourceTable,
+    pub(super) limits: Limiter,
+    context: Context,
+}
+
+impl Guest {
+    pub(super) fn new(call: &Call) -> Self {
+        let printer = |stream| Printer { console: call.console.clone(), stream };
+        let mut resources = ResourceTable::new();
+        resources.set_max_capacity(MAX_RESOURCES);
+        let wasi = WasiCtxBuilder::new()
+            .stdout(printer(Stream::Stdout))
+            .stderr(printer(Stream::Stderr))
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false)
+            .build();
+        let left = call.deadline.saturating_duration_since(std::time::Instant::now());
+        Self {
+            wasi,
+            resources,
+            limits: Limiter { memory_bytes: usize_of(call.memory_bytes), taken: 0, refused: false },
+            context: Context {
+                invocation_id: call.id.to_string(),
+                caller_id: call.caller_id.as_ref().map(ToString::to_string),
+                function_name: call.name.to_string(),
+                lane: call.lane.to_string(),
+                version: call.version.to_string(),
+                parameters: call.parameters.clone(),
+                deadline_ms: Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+            },
+        }
+    }
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.resources }
+    }
+}
+
+impl invocation::Host for Guest {
+    fn current(&mut self) -> Context {
+        self.context.clone()
+    }
+}
+
+/// Offers our own interfaces.
+pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    invocation::add_to_linker::<_, HasSelf<Guest>>(linker, |guest| guest)
+}
+
+/// Counts the memory of all a guest's memories together, where wasmtime's own limits count each.
+pub(super) struct Limiter {
+    memory_bytes: usize,
+    taken: usize,
+    refused: bool,
+}
+
+impl Limiter {
+    /// Whether the guest was refused memory at any time.
+    pub(super) fn memory_refused(&self) -> bool {
+        self.refused
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let taken = self.taken.saturating_add(desired.saturating_sub(current));
+        if taken > self.memory_bytes {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.taken = taken;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= MAX_TABLE_ELEMENTS)
+    }
+
+    fn instances(&self) -> usize {
+        MAX_INSTANCES as usize
+    }
+
+    fn tables(&self) -> usize {
+        MAX_TABLES as usize
+    }
+
+    fn memories(&self) -> usize {
+        MAX_MEMORIES as usize
+    }
+}
