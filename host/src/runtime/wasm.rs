@@ -74,7 +74,6 @@ fn settings() -> Config {
         .max_wasm_stack(MAX_WASM_STACK)
         .async_stack_size(MAX_WASM_STACK * 2)
         // The component model's async ABI costs each call some microseconds; no `execute` needs it.
-        .wasm_component_model_async(false)
         .concurrency_support(false)
         .memory_init_cow(true);
     config
@@ -166,7 +165,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the host could not run it; whatever the guest does is an [`Outcome`].
-    pub async fn execute(&self, component: &Component, call: &Call) -> Result<Outcome, RuntimeError> {
+    pub async fn execute(&self, component: &Component, call: &Arc<Call>) -> Result<Outcome, RuntimeError> {
         let mut store = Store::new(&self.engine, Guest::new(call));
         store.limiter(|guest| &mut guest.limits);
         store.epoch_deadline_async_yield_and_update(1);
@@ -189,8 +188,7 @@ impl Engine {
 
 async fn run(component: &Component, call: &Call, store: &mut Store<Guest>) -> Result<Outcome, wasmtime::Error> {
     let instance = component.instance.instantiate_async(&mut *store).await?;
-    let execute =
-        instance.get_typed_func::<(&str,), (Result<WasmStr, WasmStr>,)>(&mut *store, component.execute)?;
+    let execute = instance.get_typed_func::<(&str,), (Result<WasmStr, WasmStr>,)>(&mut *store, component.execute)?;
     let (result,) = execute.call_async(&mut *store, (call.payload.as_str(),)).await?;
     let limit = usize_of(call.result_bytes);
     // Looked at in the guest's own memory, so that a huge one is never copied.

@@ -1,5 +1,7 @@
 //! What a store holds for its guest: its context, its console, and the bounds on what it may take.
 
+use std::{sync::Arc, time::Instant};
+
 use wasmtime::{
     ResourceLimiter,
     component::{HasSelf, Linker, ResourceTable},
@@ -30,11 +32,11 @@ pub(super) struct Guest {
     wasi: WasiCtx,
     resources: ResourceTable,
     pub(super) limits: Limiter,
-    context: Context,
+    call: Arc<Call>,
 }
 
 impl Guest {
-    pub(super) fn new(call: &Call) -> Self {
+    pub(super) fn new(call: &Arc<Call>) -> Self {
         let printer = |stream| Printer { console: call.console.clone(), stream };
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(MAX_RESOURCES);
@@ -45,20 +47,11 @@ impl Guest {
             .allow_udp(false)
             .allow_ip_name_lookup(false)
             .build();
-        let left = call.deadline.saturating_duration_since(std::time::Instant::now());
         Self {
             wasi,
             resources,
             limits: Limiter { memory_bytes: usize_of(call.memory_bytes), taken: 0, refused: false },
-            context: Context {
-                invocation_id: call.id.to_string(),
-                caller_id: call.caller_id.as_ref().map(ToString::to_string),
-                function_name: call.name.to_string(),
-                lane: call.lane.to_string(),
-                version: call.version.to_string(),
-                parameters: call.parameters.clone(),
-                deadline_ms: Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
-            },
+            call: call.clone(),
         }
     }
 }
@@ -71,7 +64,17 @@ impl WasiView for Guest {
 
 impl invocation::Host for Guest {
     fn current(&mut self) -> Context {
-        self.context.clone()
+        let call = &self.call;
+        let left = call.deadline.saturating_duration_since(Instant::now());
+        Context {
+            invocation_id: call.id.to_string(),
+            caller_id: call.caller_id.as_ref().map(ToString::to_string),
+            function_name: call.name.to_string(),
+            lane: call.lane.to_string(),
+            version: call.version.to_string(),
+            parameters: call.parameters.clone(),
+            deadline_ms: Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+        }
     }
 }
 

@@ -14,8 +14,11 @@ fn component(core: &str) -> String {
         r#"(component
             (core module $m {core})
             (core instance $i (instantiate $m))
+            (alias core export $i "memory" (core memory $memory))
+            (alias core export $i "realloc" (core func $realloc))
+            (alias core export $i "run" (core func $run))
             (func (export "execute") (param "payload" string) (result (result string (error string)))
-                (canon lift (core func $i "run") (memory $i "memory") (realloc (func $i "realloc"))))
+                (canon lift (core func $run) (memory $memory) (realloc $realloc)))
         )"#
     )
 }
@@ -53,8 +56,8 @@ fn engine() -> Engine {
     Engine::new(Sizes { concurrency: 4, memory_bytes: 16 << 20 }).expect("an engine")
 }
 
-fn call(payload: &str, millis: u64) -> Call {
-    Call {
+fn call(payload: &str, millis: u64) -> Arc<Call> {
+    Arc::new(Call {
         id: InvocationId::generate(),
         caller_id: None,
         name: "test".parse().expect("a name"),
@@ -67,10 +70,10 @@ fn call(payload: &str, millis: u64) -> Call {
         memory_bytes: 16 << 20,
         result_bytes: 1000,
         console: Arc::new(Console::new(1000)),
-    }
+    })
 }
 
-async fn execute(core: &str, call: &Call) -> Outcome {
+async fn execute(core: &str, call: &Arc<Call>) -> Outcome {
     let engine = engine();
     let component = engine.load(compiled(&component(core)).expect("it compiles")).expect("it loads");
     engine.execute(&component, call).await.expect("the host is well")
