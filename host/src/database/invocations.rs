@@ -1,0 +1,316 @@
+//! The history of calls, and what runs now.
+//!
+//! A row is written when a call is accepted, or only when it has ended; each write carries the whole row.
+//! Writes may come twice or out of order, so a row that has ended stays as it is.
+
+use std::{collections::HashMap, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use sea_orm::{
+    ActiveValue::Set,
+    ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::{Expr, OnConflict, Query},
+};
+
+use super::{Database, DatabaseError, damaged, entities::invocation, micros, signed, time, unsigned, versions::parse};
+use crate::function::{
+    CallerId, FunctionName, FunctionType, InvocationId, Lane, OutputLine, Selector, Status, Version,
+};
+
+/// How many rows go into one statement: 19 values each, below SQLite's 32,766 and PostgreSQL's 65,535.
+const CHUNK_ROWS: usize = 500;
+/// How much text goes into one statement, in bytes, unless a single row holds more.
+const CHUNK_BYTES: usize = 4 * 1024 * 1024;
+
+/// The states of a call that has not ended.
+const AT_WORK: [&str; 2] = [Status::Queued.as_str(), Status::Running.as_str()];
+
+/// One call as history keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvocationRow {
+    /// The call.
+    pub id: InvocationId,
+    /// Who called, where they said.
+    pub caller_id: Option<CallerId>,
+    /// What was to be run.
+    pub name: FunctionName,
+    /// From which lane.
+    pub lane: Lane,
+    /// Which version was asked for.
+    pub selector: Selector,
+    /// Which version that came to; none while it is not known.
+    pub version: Option<Version>,
+    /// The function's type; none while it is not known.
+    pub kind: Option<FunctionType>,
+    /// Where it stands.
+    pub status: Status,
+    /// The code of the error table, where it did not succeed.
+    pub error_code: Option<String>,
+    /// What went wrong, in words its caller may read.
+    pub detail: Option<String>,
+    /// What the function returned. U+0000 in it, and in `detail`, is kept as U+FFFD, as PostgreSQL's text
+    /// can't hold it.
+    pub result: Option<String>,
+    /// The last of what it printed.
+    pub output: Vec<Arc<OutputLine>>,
+    /// Whether it printed more than that.
+    pub output_truncated: bool,
+    /// The server that runs it.
+    pub node: String,
+    /// Whether somebody asked for its end. Writing a row that exists leaves this as it is:
+    /// [`Database::request_cancel`] sets it.
+    pub cancel_requested: bool,
+    /// When it was accepted.
+    pub created_at: DateTime<Utc>,
+    /// When it got its place.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// How long it was at work, in microseconds.
+    pub elapsed_us: Option<u64>,
+}
+
+/// Which rows [`Database::invocations`] gives. The default is all of them, and none for `limit`.
+#[derive(Debug, Clone, Default)]
+pub struct InvocationQuery {
+    /// Of this function only.
+    pub function: Option<FunctionName>,
+    /// Of this lane only.
+    pub lane: Option<Lane>,
+    /// Of this caller only.
+    pub caller_id: Option<CallerId>,
+    /// In this state only.
+    pub status: Option<Status>,
+    /// Older than this call: the last one of the page before.
+    pub before: Option<InvocationId>,
+    /// At most this many.
+    pub limit: u64,
+}
+
+impl Database {
+    /// Writes rows. One that the database has as ended stays as it is. One that the database refuses by
+    /// itself is logged and passed over, so that it can't hold up the others for ever.
+    ///
+    /// # Errors
+    /// When the database is unavailable; some of them may be written then, and all may be written again.
+    pub async fn save(&self, rows: &[InvocationRow]) -> Result<(), DatabaseError> {
+        let mut chunk = Vec::new();
+        let mut bytes = 0;
+        for row in last_of_each(rows) {
+            let model = to_model(row);
+            let size = model.0;
+            if !chunk.is_empty() && (chunk.len() == CHUNK_ROWS || bytes + size > CHUNK_BYTES) {
+                self.save_chunk(std::mem::take(&mut chunk)).await?;
+                bytes = 0;
+            }
+            bytes += size;
+            chunk.push(model.1);
+        }
+        if chunk.is_empty() { Ok(()) } else { self.save_chunk(chunk).await }
+    }
+
+    async fn save_chunk(&self, rows: Vec<invocation::ActiveModel>) -> Result<(), DatabaseError> {
+        match self.upsert(rows.clone()).await {
+            Err(DatabaseError::Query(_)) => {}
+            done_or_unavailable => return done_or_unavailable,
+        }
+        for row in rows {
+            let id = row.id.clone();
+            match self.upsert(vec![row]).await {
+                Err(DatabaseError::Query(error)) => {
+                    tracing::error!(invocation = ?id.as_ref(), %error, "a row of the history was refused");
+                }
+                done_or_unavailable => done_or_unavailable?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn upsert(&self, rows: Vec<invocation::ActiveModel>) -> Result<(), DatabaseError> {
+        use invocation::Column;
+        let unless_ended = OnConflict::column(Column::Id)
+            .update_columns([
+                Column::Version,
+                Column::Kind,
+                Column::Status,
+                Column::ErrorCode,
+                Column::Detail,
+                Column::Result,
+                Column::Output,
+                Column::OutputTruncated,
+                Column::Node,
+                Column::StartedAt,
+                Column::EndedAt,
+                Column::ElapsedUs,
+            ])
+            .action_and_where(Expr::col((invocation::Entity, Column::Status)).is_in(AT_WORK))
+            .to_owned();
+        let insert = invocation::Entity::insert_many(rows).on_conflict(unless_ended);
+        self.bounded(insert.exec_without_returning(&self.connection)).await.map(drop)
+    }
+
+    /// One call.
+    ///
+    /// # Errors
+    /// When the database fails, or holds a row that nothing of ours wrote.
+    pub async fn invocation(&self, id: InvocationId) -> Result<Option<InvocationRow>, DatabaseError> {
+        let query = invocation::Entity::find_by_id(id.0);
+        self.bounded(async { query.one(&self.connection).await?.map(from_model).transpose() }).await
+    }
+
+    /// A page of calls, newest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn invocations(&self, wanted: &InvocationQuery) -> Result<Vec<InvocationRow>, DatabaseError> {
+        use invocation::Column;
+        let condition = Condition::all()
+            .add_option(wanted.function.as_ref().map(|name| Column::FunctionName.eq(name.as_str())))
+            .add_option(wanted.lane.as_ref().map(|lane| Column::Lane.eq(lane.as_str())))
+            .add_option(wanted.caller_id.as_ref().map(|caller| Column::CallerId.eq(caller.as_str())))
+            .add_option(wanted.status.map(|status| Column::Status.eq(status.as_str())))
+            .add_option(wanted.before.map(|before| Column::Id.lt(before.0)));
+        let query = invocation::Entity::find().filter(condition).order_by_desc(Column::Id).limit(wanted.limit);
+        let rows = self.bounded(query.all(&self.connection)).await?;
+        let readable = rows.into_iter().filter_map(|row| {
+            let id = row.id;
+            from_model(row)
+                .inspect_err(|error| tracing::warn!(invocation = %id, %error, "a row of the history can't be read"))
+                .ok()
+        });
+        Ok(readable.collect())
+    }
+
+    /// Deletes at most `at_most` calls that ended before `time`, and such as never ended but were accepted
+    /// before it. Gives their number.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn delete_ended_before(&self, time: DateTime<Utc>, at_most: u64) -> Result<u64, DatabaseError> {
+        use invocation::Column;
+        let time = micros(time);
+        let never_ended = Condition::all().add(Column::EndedAt.is_null()).add(Column::CreatedAt.lt(time));
+        let old = Query::select()
+            .column(Column::Id)
+            .from(invocation::Entity)
+            .cond_where(Condition::any().add(Column::EndedAt.lt(time)).add(never_ended))
+            .limit(at_most)
+            .to_owned();
+        let delete = invocation::Entity::delete_many().filter(Column::Id.in_subquery(old));
+        Ok(self.bounded(delete.exec(&self.connection)).await?.rows_affected)
+    }
+
+    /// Ends the rows of calls that were at work on `node` in an earlier life of it. Gives their number.
+    /// To be called before the node takes calls.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn abandon(&self, node: &str) -> Result<u64, DatabaseError> {
+        use invocation::Column;
+        let update = invocation::Entity::update_many()
+            .col_expr(Column::Status, Expr::value(Status::Failed.as_str()))
+            .col_expr(Column::ErrorCode, Expr::value("internal"))
+            .col_expr(Column::Detail, Expr::value("the server stopped while it ran"))
+            .col_expr(Column::EndedAt, Expr::value(micros(Utc::now())))
+            .filter(Column::Node.eq(node))
+            .filter(Column::Status.is_in(AT_WORK));
+        Ok(self.bounded(update.exec(&self.connection)).await?.rows_affected)
+    }
+
+    /// Asks whichever server runs the call to end it. `false`: there is no such call, or it has ended.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn request_cancel(&self, id: InvocationId) -> Result<bool, DatabaseError> {
+        use invocation::Column;
+        let update = invocation::Entity::update_many()
+            .col_expr(Column::CancelRequested, Expr::value(true))
+            .filter(Column::Id.eq(id.0))
+            .filter(Column::Status.is_in(AT_WORK));
+        Ok(self.bounded(update.exec(&self.connection)).await?.rows_affected > 0)
+    }
+
+    /// The calls at work on `node` whose end somebody asked for.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn cancel_requests(&self, node: &str) -> Result<Vec<InvocationId>, DatabaseError> {
+        use invocation::Column;
+        let query = invocation::Entity::find()
+            .select_only()
+            .column(Column::Id)
+            .filter(Column::Status.is_in(AT_WORK))
+            .filter(Column::Node.eq(node))
+            .filter(Column::CancelRequested.eq(true))
+            .into_tuple::<uuid::Uuid>();
+        let ids = self.bounded(query.all(&self.connection)).await?;
+        Ok(ids.into_iter().map(InvocationId).collect())
+    }
+}
+
+/// Each call once, as a statement may not touch a row twice: its end, or else its last row.
+fn last_of_each(rows: &[InvocationRow]) -> Vec<&InvocationRow> {
+    let mut last: HashMap<InvocationId, &InvocationRow> = HashMap::with_capacity(rows.len());
+    for row in rows {
+        last.entry(row.id).and_modify(|kept| *kept = if kept.status.is_end() { kept } else { row }).or_insert(row);
+    }
+    let mut last: Vec<_> = last.into_values().collect();
+    // In one order everywhere, so that writers don't wait for each other in a circle.
+    last.sort_unstable_by_key(|row| row.id);
+    last
+}
+
+/// The row, and about how many bytes of text it holds.
+fn to_model(row: &InvocationRow) -> (usize, invocation::ActiveModel) {
+    let text = |text: &Option<String>| text.as_ref().map(|text| text.replace('\0', "\u{fffd}"));
+    let lines: Vec<&OutputLine> = row.output.iter().map(Arc::as_ref).collect();
+    let output = serde_json::to_string(&lines).unwrap_or_else(|_| "[]".into());
+    let size = output.len() + row.result.as_ref().map_or(0, String::len) + row.detail.as_ref().map_or(0, String::len);
+    let model = invocation::ActiveModel {
+        id: Set(row.id.0),
+        caller_id: Set(row.caller_id.as_ref().map(ToString::to_string)),
+        function_name: Set(row.name.to_string()),
+        lane: Set(row.lane.to_string()),
+        selector: Set(row.selector.to_string()),
+        version: Set(row.version.as_ref().map(ToString::to_string)),
+        kind: Set(row.kind.map(|kind| kind.as_str().into())),
+        status: Set(row.status.as_str().into()),
+        error_code: Set(row.error_code.clone()),
+        detail: Set(text(&row.detail)),
+        result: Set(text(&row.result)),
+        output: Set(output),
+        output_truncated: Set(row.output_truncated),
+        node: Set(row.node.clone()),
+        cancel_requested: Set(row.cancel_requested),
+        created_at: Set(micros(row.created_at)),
+        started_at: Set(row.started_at.map(micros)),
+        ended_at: Set(row.ended_at.map(micros)),
+        elapsed_us: Set(row.elapsed_us.map(signed)),
+    };
+    (size, model)
+}
+
+fn from_model(row: invocation::Model) -> Result<InvocationRow, DbErr> {
+    let output: Vec<OutputLine> = serde_json::from_str(&row.output).map_err(|error| damaged("output", error))?;
+    Ok(InvocationRow {
+        id: InvocationId(row.id),
+        caller_id: row.caller_id.map(|caller| parse("caller", &caller)).transpose()?,
+        name: parse("name", &row.function_name)?,
+        lane: parse("lane", &row.lane)?,
+        selector: parse("selector", &row.selector)?,
+        version: row.version.map(|version| parse("version", &version)).transpose()?,
+        kind: row.kind.map(|kind| parse("type", &kind)).transpose()?,
+        status: Status::from_name(&row.status).ok_or_else(|| damaged("status", &row.status))?,
+        error_code: row.error_code,
+        detail: row.detail,
+        result: row.result,
+        output: output.into_iter().map(Arc::new).collect(),
+        output_truncated: row.output_truncated,
+        node: row.node,
+        cancel_requested: row.cancel_requested,
+        created_at: time(row.created_at)?,
+        started_at: row.started_at.map(time).transpose()?,
+        ended_at: row.ended_at.map(time).transpose()?,
+        elapsed_us: row.elapsed_us.map(|elapsed| unsigned("elapsed", elapsed)).transpose()?,
+    })
+}

@@ -1,0 +1,12 @@
+//! The integration tests: one binary, a module a feature.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, helpers of tests too"
+)]
+
+mod database;
+mod services;

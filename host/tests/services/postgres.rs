@@ -1,0 +1,181 @@
+//! On PostgreSQL: run where `SHARPFAAS_TEST_POSTGRES` is set, which `postgres.sh start` prints.
+//!
+//! Each test has a database of its own on that server; those that stop the server have a server of their own.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use sea_orm::{ConnectionTrait, DatabaseConnection};
+use sharpfaas_host::{
+    config::{DatabaseConfig, Secret},
+    database::{Database, DatabaseError},
+};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::database::{Fixture, config, each_database_test, ended, pushed, running};
+
+/// A server: where it is, and its password.
+#[derive(Debug, Clone)]
+struct Server {
+    url: String,
+    password: String,
+}
+
+impl Server {
+    /// The one that the environment names.
+    fn shared() -> Option<Self> {
+        let Ok(url) = std::env::var("SHARPFAAS_TEST_POSTGRES") else {
+            eprintln!("not run: SHARPFAAS_TEST_POSTGRES is not set");
+            return None;
+        };
+        Some(Self { url, password: std::env::var("SHARPFAAS_TEST_POSTGRES_PASSWORD").unwrap_or_default() })
+    }
+
+    fn password(&self) -> Option<Secret> {
+        Some(Secret::new(self.password.clone()))
+    }
+
+    /// A new, empty database on it.
+    async fn create(&self) -> DatabaseConfig {
+        let name = format!("test_{}", Uuid::now_v7().simple());
+        let mut url = url::Url::parse(&self.url).expect("a URL");
+        url.set_password(Some(&self.password)).expect("a host");
+        let server: DatabaseConnection = sea_orm::Database::connect(url.to_string()).await.expect("connected");
+        server.execute_unprepared(&format!("CREATE DATABASE {name}")).await.expect("created");
+        url.set_password(None).expect("a host");
+        url.set_path(&name);
+        config(url.into())
+    }
+}
+
+async fn fixture() -> Option<Fixture<()>> {
+    let server = Server::shared()?;
+    let database = Database::connect(&server.create().await, server.password()).await.expect("connected");
+    Some(Fixture { database, guard: () })
+}
+
+each_database_test!(fixture);
+
+#[tokio::test]
+async fn servers_that_start_at_once_migrate_once() {
+    let Some(server) = Server::shared() else { return };
+    let config = server.create().await;
+    let starts = (0..4).map(|_| Database::connect(&config, server.password()));
+    let databases = futures_util::future::try_join_all(starts).await.expect("all start");
+    databases[0].insert_versions([&pushed("f", "dev", 1, 0)]).await.expect("inserted");
+    assert_eq!(databases[3].count_versions().await, Ok(1));
+}
+
+#[tokio::test]
+async fn a_row_that_is_refused_holds_up_no_other() {
+    let Some(fixture) = fixture().await else { return };
+    let mut rows: Vec<_> = (0..3).map(|_| ended(&running("f"))).collect();
+    rows[1].node = "no\0text".into();
+    fixture.database.save(&rows).await.expect("the others are saved");
+    assert_eq!(fixture.database.invocation(rows[0].id).await, Ok(Some(rows[0].clone())));
+    assert_eq!(fixture.database.invocation(rows[1].id).await, Ok(None));
+    assert_eq!(fixture.database.invocation(rows[2].id).await, Ok(Some(rows[2].clone())));
+}
+
+#[tokio::test]
+async fn a_start_without_the_server_says_so_in_time() {
+    let Some(server) = Server::shared() else { return };
+    let good = server.create().await;
+    let wrong = Database::connect(&good, Some(Secret::new("wrong-password".into()))).await.expect_err("refused");
+    let text = wrong.to_string();
+    assert!(text.contains(&good.url) && text.contains("password"), "{text}");
+    assert!(!text.contains("wrong-password"), "{text}");
+
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its number");
+    let mut config = config(format!("postgres://x@{closed}/x"));
+    config.timeout_seconds = 1;
+    let start = Instant::now();
+    let error = Database::connect(&config, None).await.expect_err("nobody is there");
+    assert!(matches!(&error, DatabaseError::Unavailable(text) if text.contains(&config.url)), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+/// A server that the test may stop.
+struct Own {
+    folder: TempDir,
+    server: Server,
+}
+
+impl Own {
+    fn start() -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let printed = script("start", &folder);
+        let value = |key: &str| {
+            let line = printed.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+            line.unwrap_or_else(|| panic!("no {key} in {printed}")).to_owned()
+        };
+        let server =
+            Server { url: value("SHARPFAAS_TEST_POSTGRES"), password: value("SHARPFAAS_TEST_POSTGRES_PASSWORD") };
+        Self { folder, server }
+    }
+
+    fn tell(&self, command: &str) {
+        script(command, &self.folder);
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.tell("stop");
+    }
+}
+
+fn script(command: &str, folder: &TempDir) -> String {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/postgres.sh");
+    let output = Command::new(script).arg(command).arg(folder.path()).output().expect("the script runs");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command}: {out}{err}");
+    out.into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_is_said_in_time_and_needs_no_restart() {
+    if Server::shared().is_none() {
+        return;
+    }
+    let own = Own::start();
+    let mut config = own.server.create().await;
+    config.timeout_seconds = 1;
+    config.connections = 4;
+    let database = Database::connect(&config, own.server.password()).await.expect("connected");
+    let mut known = 0;
+    // Stopped and started; stopped and started between two calls, so that every connection is dead and
+    // nobody knows yet; there, but without an answer.
+    for (away, back) in [(Some("stop"), "start"), (None, "restart"), (Some("freeze"), "thaw")] {
+        // Every connection of the pool is open.
+        let pings = futures_util::future::join_all((0..8).map(|_| database.ping())).await;
+        assert!(pings.iter().all(Result::is_ok), "{pings:?}");
+        if let Some(away) = away {
+            own.tell(away);
+            let start = Instant::now();
+            let calls = (0..8).map(|_| async {
+                let row = running("f");
+                let answers = (database.ping().await, database.save(&[row]).await, database.count_versions().await);
+                matches!(
+                    answers,
+                    (
+                        Err(DatabaseError::Unavailable(_)),
+                        Err(DatabaseError::Unavailable(_)),
+                        Err(DatabaseError::Unavailable(_))
+                    )
+                )
+            });
+            let answers = futures_util::future::join_all(calls).await;
+            assert!(answers.iter().all(|unavailable| *unavailable), "{away}: {answers:?}");
+            // Three calls after one another, of a second each.
+            assert!(start.elapsed() < Duration::from_secs(4), "{away}: {:?}", start.elapsed());
+        }
+        own.tell(back);
+        known += 1;
+        database.insert_versions([&pushed("f", "dev", 1, known)]).await.expect(back);
+        assert_eq!(database.count_versions().await, Ok(u64::from(known)), "{back}");
+    }
+}
