@@ -8,5 +8,7 @@
     reason = "a test fails by panicking, helpers of tests too"
 )]
 
+mod common;
 mod database;
 mod services;
+mod store;
