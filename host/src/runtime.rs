@@ -30,7 +30,7 @@ pub enum RuntimeError {
 }
 
 /// One run of a program.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Call {
     /// Its invocation.
     pub id: InvocationId,

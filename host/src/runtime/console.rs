@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 
 use crate::function::{OutputLine, Stream};
@@ -97,7 +97,7 @@ impl Console {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let rest = std::mem::take(ring.partial_of(stream));
             if !rest.is_empty() {
-                ring.push(stream, &rest);
+                ring.push(stream, &rest, Utc::now());
             }
         }
         ring.ended = true;
@@ -152,7 +152,12 @@ impl Ring {
         }
     }
 
-    fn write(&mut self, stream: Stream, mut bytes: &[u8]) {
+    fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        let (doomed, mut bytes) = bytes.split_at(self.doomed(bytes));
+        if !doomed.is_empty() {
+            self.skip(stream, doomed);
+        }
+        let at = Utc::now();
         while !bytes.is_empty() {
             let room = MAX_LINE_BYTES.saturating_sub(self.partial_of(stream).len());
             let window = bytes.get(..room).unwrap_or(bytes);
@@ -160,21 +165,52 @@ impl Ring {
             let (piece, rest) = bytes.split_at(newline.unwrap_or(window.len()));
             let full = newline.is_some() || piece.len() == room;
             if full && self.partial_of(stream).is_empty() {
-                self.push(stream, piece);
+                self.push(stream, piece, at);
             } else {
                 self.partial_of(stream).extend_from_slice(piece);
                 if full {
                     let line = std::mem::take(self.partial_of(stream));
-                    self.push(stream, &line);
+                    self.push(stream, &line, at);
                 }
             }
             bytes = if newline.is_some() { rest.get(1..).unwrap_or_default() } else { rest };
         }
     }
 
-    fn push(&mut self, stream: Stream, bytes: &[u8]) {
+    /// How many of the first of these bytes are lines that the rest of them pushes out again: in a flood,
+    /// nearly all. They are counted and never made, which is most of a flood's cost.
+    fn doomed(&self, bytes: &[u8]) -> usize {
+        let (mut cost, mut end) = (0, bytes.len());
+        let mut rest = bytes.rsplit(|byte| *byte == b'\n');
+        // What stands behind the last line end costs nothing yet.
+        end -= rest.next().map_or(0, <[u8]>::len);
+        for line in rest {
+            if cost > self.keep {
+                return end;
+            }
+            // A '\r' before its end is not kept.
+            cost += line.len().saturating_sub(1) + LINE_COST;
+            end = end.saturating_sub(line.len() + 1);
+        }
+        0
+    }
+
+    /// Counts whole lines that nobody will see, as [`write`](Self::write) would cut them.
+    fn skip(&mut self, stream: Stream, lines: &[u8]) {
+        let mut begun = std::mem::take(self.partial_of(stream)).len();
+        let mut count = 0;
+        for line in lines.strip_suffix(b"\n").unwrap_or(lines).split(|byte| *byte == b'\n') {
+            count += 1 + ((begun + line.len()) / MAX_LINE_BYTES) as u64;
+            begun = 0;
+        }
+        self.first = self.end() + count;
+        self.lines.clear();
+        self.held = 0;
+    }
+
+    fn push(&mut self, stream: Stream, bytes: &[u8], at: DateTime<Utc>) {
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-        let line = OutputLine { stream, line: String::from_utf8_lossy(bytes).into_owned(), at: Utc::now() };
+        let line = OutputLine { stream, line: String::from_utf8_lossy(bytes).into_owned(), at };
         self.held += line.line.len() + LINE_COST;
         self.lines.push_back(Arc::new(line));
         while self.held > self.keep {
@@ -234,6 +270,30 @@ mod tests {
         assert_eq!(batch.lines[0].line, "40");
         console.end();
         assert!(!console.read(0, 4).ended && console.read(48, 4).ended);
+    }
+
+    #[test]
+    fn a_flood_in_one_piece_leaves_what_it_leaves_line_by_line() {
+        let mut flood = String::from("of the begun line\n");
+        for i in 0..2000 {
+            let long = if i % 500 == 3 { MAX_LINE_BYTES - 1 + i % 3 } else { i % 7 };
+            flood.push_str(&format!("{i} {}{}\n", "x".repeat(long), if i % 3 == 0 { "\r" } else { "" }));
+        }
+        flood.push_str("begun");
+        for keep in [0, 1, 1000, 20_000, 50_000, 10_000_000] {
+            let (whole, single) = (Console::new(keep), Console::new(keep));
+            for console in [&whole, &single] {
+                console.write(Stream::Stderr, b"before\nthe rest ");
+                console.write(Stream::Stdout, b"the rest ");
+            }
+            whole.write(Stream::Stdout, flood.as_bytes());
+            flood.as_bytes().chunks(1).for_each(|byte| single.write(Stream::Stdout, byte));
+            for console in [&whole, &single] {
+                console.end();
+            }
+            assert_eq!(texts(&whole), texts(&single), "{keep}");
+            assert_eq!(whole.read(0, 0).first, single.read(0, 0).first, "{keep}");
+        }
     }
 
     #[tokio::test]

@@ -1,5 +1,324 @@
 //! Native programs: each call a subprocess in a session of its own.
+//!
+//! The way of a call: a fresh folder ([`folders`]), a process ([`spawner`]), its payload in and its output
+//! out ([`capture`]) until it ends, its time is over, somebody cancels it or it takes too much; then
+//! whatever is left of its processes is ended ([`keeper`]), the folder removed, and the way it ended
+//! made an outcome ([`ending`]).
+//!
+//! All of that happens in a task on threads of its own, so that a program which floods its output slows
+//! nobody else, and so that it is seen through to the end when the caller goes away.
+//!
+//! What a program gets: the payload as its argument and on standard input; in the environment `PATH`, `HOME`
+//! and `TMPDIR` (both its working folder), `LANG`, and the `SHARPFAAS_…` variables of [`variables`],
+//! nothing else. What it gives: its standard output is the result when it ends with code 0.
+//!
+//! Linux 5.11 or later: close_range(2) with `CLOSE_RANGE_CLOEXEC`.
+
+use std::{
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    pin::pin,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::{io::Interest, io::unix::AsyncFd, net::unix::pipe, runtime, sync::oneshot, time};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{
+    capture::Capture,
+    ending::Cause,
+    folders::Root,
+    keeper::{Excess, Keeper, Remains},
+    spawner::{SpawnError, Spawned, Spawner, Spec},
+};
+use super::{Call, ProgramPath, RuntimeError};
+use crate::{
+    config::RuntimeConfig,
+    function::{Failure, FailureKind, Outcome, Stream},
+};
+
+mod capture;
+mod ending;
+mod folders;
+mod keeper;
+mod procfs;
+mod spawner;
+#[cfg(test)]
+mod tests;
+
+/// The longest text that one argument of a process can hold, in bytes: `MAX_ARG_STRLEN`, 32 pages of
+/// 4 KiB, less the NUL at its end (execve(2)).
+const MAX_ARGUMENT_BYTES: usize = 131_071;
+
+/// What a program finds other programs by.
+const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// How long output is waited for after all processes of a call are gone. It is then in the pipe, unless
+/// a process of another's holds the pipe open.
+const DRAIN: Duration = Duration::from_millis(100);
+
+/// How long an outcome waits for the removal of the folder, which goes on after it.
+const REMOVAL: Duration = Duration::from_millis(20);
+
+/// How long the end of the runtime waits for calls that it ended.
+const SHUTDOWN: Duration = Duration::from_secs(3);
 
 /// A program ready to run.
+#[derive(Debug, Clone)]
+pub struct Executable {
+    package: PathBuf,
+    program: PathBuf,
+}
+
+impl Executable {
+    /// The program that stands there. Whether it can run shows when it does.
+    #[must_use]
+    pub fn new(path: ProgramPath) -> Self {
+        // Its working folder is another one, so a relative path would lead elsewhere.
+        let package = std::path::absolute(&path.package).unwrap_or(path.package);
+        Self { program: package.join(path.entry), package }
+    }
+}
+
+/// Runs native programs. Dropping it ends all of them.
 #[derive(Debug)]
-pub struct Executable;
+pub struct NativeRuntime {
+    inner: Arc<Inner>,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+    /// `None` only while it is dropped.
+    threads: Option<runtime::Runtime>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    spawner: Spawner,
+    keeper: Arc<Keeper>,
+    root: Root,
+    grace: Duration,
+}
+
+impl NativeRuntime {
+    /// Makes this process the reaper of its orphaned descendants, starts the threads, makes the root of
+    /// temporary folders and removes what earlier lives of a server left.
+    ///
+    /// # Errors
+    /// When one of these can't be done.
+    pub fn new(config: &RuntimeConfig) -> Result<Self, RuntimeError> {
+        let host = |what: &str, error: std::io::Error| RuntimeError::Host(format!("{what}: {error}"));
+        let parent = config.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
+        let root = Root::create(&parent)
+            .map_err(|error| host(&format!("temporary folder for programs in {}", parent.display()), error))?;
+        let threads = runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("native-io")
+            .enable_all()
+            .build()
+            .map_err(|error| host("threads for programs", error))?;
+        let inner = Inner {
+            spawner: Spawner::start().map_err(|error| host("threads for programs", error))?,
+            keeper: Keeper::shared().map_err(|error| host("keeper of processes", error))?,
+            root,
+            grace: Duration::from_millis(config.kill_grace_ms),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            threads: Some(threads),
+        })
+    }
+
+    /// Runs a program once. Ends, with all its processes, at the call's deadline at the latest; when the
+    /// future is dropped, it is ended and cleaned up behind it.
+    ///
+    /// # Errors
+    /// When the host is at fault; what the program does wrong is its outcome.
+    pub async fn run(&self, program: &Executable, call: &Call) -> Result<Outcome, RuntimeError> {
+        let gone = || RuntimeError::Host("the runtime of native programs has ended".into());
+        let threads = self.threads.as_ref().ok_or_else(gone)?;
+        let cancel = call.cancel.child_token();
+        // Dropped with this future.
+        let _guard = cancel.clone().drop_guard();
+        let call = Call { cancel, ..call.clone() };
+        let course = course(self.inner.clone(), program.clone(), call, self.closing.clone());
+        self.tasks.spawn_on(course, threads.handle()).await.map_err(|_| gone())?
+    }
+}
+
+impl Drop for NativeRuntime {
+    fn drop(&mut self) {
+        self.closing.cancel();
+        self.tasks.close();
+        let tasks = self.tasks.clone();
+        if let Some(threads) = self.threads.take() {
+            // On a thread of its own, since this one may be at work for another runtime.
+            let waiter = thread::spawn(move || {
+                let _ = threads.block_on(async { time::timeout(SHUTDOWN, tasks.wait()).await });
+                threads.shutdown_timeout(SHUTDOWN);
+            });
+            let _ = waiter.join();
+        }
+    }
+}
+
+/// The whole course of a call. Never dropped half way.
+async fn course(
+    inner: Arc<Inner>,
+    program: Executable,
+    call: Call,
+    closing: CancellationToken,
+) -> Result<Outcome, RuntimeError> {
+    if call.cancel.is_cancelled() || closing.is_cancelled() {
+        return Ok(Err(Failure::new(FailureKind::Cancelled, "the call was cancelled before it began")));
+    }
+    if call.deadline <= Instant::now() {
+        return Ok(Err(Failure::new(FailureKind::DeadlineExceeded, "the deadline passed before the program began")));
+    }
+    let folder = inner.root.folder().map_err(|error| RuntimeError::Exhausted(format!("temporary folder: {error}")))?;
+    let outcome = in_folder(&inner, &program, &call, &closing, &folder).await;
+    let removal = tokio::task::spawn_blocking(move || {
+        if let Err(error) = folders::remove(&folder) {
+            tracing::warn!(folder = %folder.display(), %error, "temporary folder left behind");
+        }
+    });
+    let _ = time::timeout(REMOVAL, removal).await;
+    outcome
+}
+
+async fn in_folder(
+    inner: &Inner,
+    program: &Executable,
+    call: &Call,
+    closing: &CancellationToken,
+    folder: &Path,
+) -> Result<Outcome, RuntimeError> {
+    let argument = if call.payload.len() > MAX_ARGUMENT_BYTES || call.payload.contains('\0') {
+        "-".to_owned()
+    } else {
+        call.payload.clone()
+    };
+    let spec = Spec {
+        package: program.package.clone(),
+        program: program.program.clone(),
+        argument,
+        variables: variables(program, call, folder),
+        folder: folder.to_owned(),
+        memory_bytes: call.memory_bytes,
+    };
+    let excess = inner.keeper.expect(call.id, call.memory_bytes);
+    match inner.spawner.spawn(spec).await {
+        Ok(spawned) => {
+            inner.keeper.started(call.id, spawned.main);
+            follow(inner, spawned, excess, call, closing).await
+        }
+        Err(error) => {
+            inner.keeper.forget(call.id);
+            match error {
+                SpawnError::Program(detail) => Ok(Err(Failure::new(FailureKind::Failed, detail))),
+                SpawnError::Package(_) => Err(RuntimeError::Damaged(error.to_string())),
+                SpawnError::Exhausted(_) => Err(RuntimeError::Exhausted(error.to_string())),
+                SpawnError::Host(_) => Err(RuntimeError::Host(error.to_string())),
+            }
+        }
+    }
+}
+
+/// The whole environment of a program.
+fn variables(program: &Executable, call: &Call, folder: &Path) -> Vec<(&'static str, String)> {
+    let text = |path: &Path| path.display().to_string();
+    let left = call.deadline.saturating_duration_since(Instant::now()).as_millis();
+    let mut variables = vec![
+        ("PATH", SEARCH_PATH.to_owned()),
+        ("HOME", text(folder)),
+        ("TMPDIR", text(folder)),
+        ("LANG", "C.UTF-8".to_owned()),
+        (keeper::INVOCATION_VARIABLE, call.id.to_string()),
+        ("SHARPFAAS_FUNCTION", call.name.to_string()),
+        ("SHARPFAAS_LANE", call.lane.to_string()),
+        ("SHARPFAAS_VERSION", call.version.to_string()),
+        // Where its other files are.
+        ("SHARPFAAS_PACKAGE", text(&program.package)),
+        // How many milliseconds are left when it starts.
+        ("SHARPFAAS_DEADLINE_MS", left.to_string()),
+    ];
+    // Absent where the caller said nothing.
+    variables.extend(call.caller_id.as_ref().map(|caller| ("SHARPFAAS_CALLER_ID", caller.to_string())));
+    variables
+}
+
+/// Follows a program to its end, and ends it where that is needed.
+async fn follow(
+    inner: &Inner,
+    spawned: Spawned,
+    mut excess: oneshot::Receiver<Excess>,
+    call: &Call,
+    closing: &CancellationToken,
+) -> Result<Outcome, RuntimeError> {
+    let capture = Capture::new(call.result_bytes);
+    let baseline = spawned.baseline;
+    let pipes = match Pipes::open(spawned) {
+        Ok(pipes) => pipes,
+        Err(error) => {
+            let _ = inner.keeper.end(call.id, Duration::ZERO).await;
+            return Err(RuntimeError::Exhausted(format!("pipes of a program: {error}")));
+        }
+    };
+    let Pipes { ended, stdin, stdout, stderr } = pipes;
+    let mut streams = pin!(async {
+        tokio::join!(
+            capture::feed(stdin, call.payload.as_bytes()),
+            capture.read(stdout, Stream::Stdout, &call.console),
+            capture.read(stderr, Stream::Stderr, &call.console),
+        );
+    });
+    let mut open = true;
+    let cause = loop {
+        // In order: a deadline that passed is one, whatever the program printed since.
+        tokio::select! {
+            biased;
+            () = call.cancel.cancelled() => break Cause::Cancelled,
+            () = closing.cancelled() => break Cause::Cancelled,
+            () = time::sleep_until(call.deadline.into()) => break Cause::Deadline,
+            Ok(what) = &mut excess => break Cause::Excess(what),
+            _ = ended.readable() => break Cause::Ended,
+            () = &mut streams, if open => open = false,
+        }
+    };
+    let mut remains = inner.keeper.end(call.id, inner.grace);
+    let remains = loop {
+        tokio::select! {
+            biased;
+            remains = &mut remains => break remains,
+            () = &mut streams, if open => open = false,
+        }
+    };
+    if open && time::timeout(DRAIN, streams).await.is_err() {
+        tracing::warn!(invocation = %call.id, "somebody holds the output of a program open that has ended");
+    }
+    let remains = remains.unwrap_or(Remains { status: None, sampled_peak: 0, counted_peak: 0 });
+    Ok(ending::outcome(cause, remains, baseline, &capture, call))
+}
+
+/// A program's ends, in the hands of tokio.
+struct Pipes {
+    ended: AsyncFd<OwnedFd>,
+    stdin: pipe::Sender,
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+}
+
+impl Pipes {
+    fn open(spawned: Spawned) -> std::io::Result<Self> {
+        // SAFETY: the descriptor is owned, so it stays open and the same until the `AsyncFd` is dropped.
+        let ended = unsafe { AsyncFd::register_with_interest(spawned.ended, Interest::READABLE) }?;
+        Ok(Self {
+            ended,
+            stdin: pipe::Sender::from_owned_fd(spawned.stdin)?,
+            stdout: pipe::Receiver::from_owned_fd(spawned.stdout)?,
+            stderr: pipe::Receiver::from_owned_fd(spawned.stderr)?,
+        })
+    }
+}

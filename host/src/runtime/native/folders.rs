@@ -1,0 +1,264 @@
+//! The temporary folders that programs work in.
+//!
+//! Each life of a server has a root of its own, `sharpfaas-run-…`, for its user alone, and keeps a lock
+//! (flock(2)) on it, which the kernel drops when the process ends, however it ends. A root whose lock is
+//! free is a leftover: whoever starts removes it, and ends the processes that still work in it.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{AtFlags, Dir, FlockOperation, Mode, OFlags},
+    io::Errno,
+};
+use uuid::Uuid;
+
+use super::procfs;
+
+const PREFIX: &str = "sharpfaas-run-";
+
+/// The root of this life's folders; removed when it is dropped.
+#[derive(Debug)]
+pub struct Root {
+    path: PathBuf,
+    /// Holds the lock.
+    _locked: OwnedFd,
+}
+
+impl Root {
+    /// Makes a root below `parent`, which is made where it is missing, and removes what earlier lives left.
+    ///
+    /// # Errors
+    /// When no root can be made. Leftovers that can't be removed are logged.
+    pub fn create(parent: &Path) -> io::Result<Self> {
+        let parent = std::path::absolute(parent)?;
+        std::fs::create_dir_all(&parent)?;
+        remove_leftovers(&parent);
+        loop {
+            let path = parent.join(format!("{PREFIX}{}", Uuid::now_v7().simple()));
+            std::fs::DirBuilder::new().mode(0o700).create(&path)?;
+            // Another server that starts may have taken it for a leftover, before it was locked.
+            if let Some(locked) = lock(&path)? {
+                return Ok(Self { path, _locked: locked });
+            }
+        }
+    }
+
+    /// Makes a new, empty folder.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn folder(&self) -> io::Result<PathBuf> {
+        let path = self.path.join(Uuid::now_v7().simple().to_string());
+        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(path)
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.path) {
+            tracing::warn!(folder = %self.path.display(), %error, "temporary folder left behind");
+        }
+    }
+}
+
+/// Locks the folder; `None` when another has it, or has removed it meanwhile.
+fn lock(path: &Path) -> io::Result<Option<OwnedFd>> {
+    let folder = match rustix::fs::open(path, folder_flags(), Mode::empty()) {
+        Ok(folder) => folder,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    let opened = rustix::fs::fstat(&folder)?;
+    let there =
+        std::fs::symlink_metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (opened.st_dev, opened.st_ino));
+    Ok(there.then_some(folder))
+}
+
+fn folder_flags() -> OFlags {
+    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
+}
+
+fn remove_leftovers(parent: &Path) {
+    let Ok(entries) = std::fs::read_dir(parent) else { return };
+    let me = rustix::process::geteuid().as_raw();
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX))
+            && std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir() && found.uid() == me);
+        if !ours {
+            continue;
+        }
+        match lock(&path) {
+            Ok(None) => {}
+            Ok(Some(_locked)) => {
+                tracing::info!(folder = %path.display(), "removing what an earlier life left");
+                end_workers(&path);
+                if let Err(error) = remove(&path) {
+                    tracing::warn!(folder = %path.display(), %error, "leftover temporary folder");
+                }
+            }
+            Err(error) => tracing::warn!(folder = %path.display(), %error, "leftover temporary folder"),
+        }
+    }
+}
+
+/// Kills the processes whose home is below `root`: programs whose server was killed before it could.
+fn end_workers(root: &Path) {
+    for pid in procfs::everyone() {
+        if procfs::variable(pid, "HOME").is_some_and(|home| Path::new(&home).parent() == Some(root))
+            && let Ok(handle) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+            && procfs::variable(pid, "HOME").is_some_and(|home| Path::new(&home).parent() == Some(root))
+        {
+            let _ = rustix::process::pidfd_send_signal(handle, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// Removes a folder and all in it, whatever a program made of it: folders without permissions, links,
+/// which are not followed, and folders in folders deeper than a path or the stack may be. For that, a
+/// folder that is not empty is moved up to the top before it is looked into: no recursion, and two
+/// descriptors in all. Nobody may be at work in it.
+///
+/// # Errors
+/// When something can't be removed; the rest is, as far as it can.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let top = match rustix::fs::open(path, folder_flags(), Mode::empty()) {
+        Err(Errno::ACCESS) => {
+            rustix::fs::chmod(path, Mode::RWXU)?;
+            rustix::fs::open(path, folder_flags(), Mode::empty())?
+        }
+        other => other?,
+    };
+    rustix::fs::fchmod(&top, Mode::RWXU)?;
+    let mut problem = None;
+    let mut waiting = clear(&top, None, &mut problem)?;
+    while let Some(name) = waiting.pop() {
+        match rustix::fs::openat(&top, &name, folder_flags(), Mode::empty()) {
+            Ok(folder) => match clear(&folder, Some(&top), &mut problem) {
+                Ok(more) => waiting.extend(more),
+                Err(error) => problem = Some(error),
+            },
+            Err(error) => problem = Some(error),
+        }
+        if let Err(error) = rustix::fs::unlinkat(&top, &name, AtFlags::REMOVEDIR) {
+            problem = Some(error);
+        }
+    }
+    drop(top);
+    match (problem, std::fs::remove_dir(path)) {
+        (None, done) => done,
+        (Some(error), _) => Err(error.into()),
+    }
+}
+
+/// Removes what is in `folder`. Folders in it that are not empty are moved to `top`, where there is one,
+/// and stay where they are in the top itself. Gives their names in the top.
+fn clear(folder: &OwnedFd, top: Option<&OwnedFd>, problem: &mut Option<Errno>) -> Result<Vec<CString>, Errno> {
+    let mut full = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        if rustix::fs::unlinkat(folder, name, AtFlags::empty()).is_ok()
+            || rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR).is_ok()
+        {
+            continue;
+        }
+        // A folder must be writable itself to be emptied, and to get another parent.
+        let mut done = rustix::fs::chmodat(folder, name, Mode::RWXU, AtFlags::empty());
+        let mut name = name.to_owned();
+        if let (Ok(()), Some(top)) = (done, top) {
+            let unique = CString::new(Uuid::now_v7().simple().to_string()).unwrap_or_default();
+            done = rustix::fs::renameat(folder, &name, top, &unique);
+            name = unique;
+        }
+        match done {
+            Ok(()) => full.push(name),
+            Err(error) => *problem = Some(error),
+        }
+    }
+    Ok(full)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn roots(parent: &Path) -> Vec<PathBuf> {
+        std::fs::read_dir(parent).expect("a folder").map(|entry| entry.expect("an entry").path()).collect()
+    }
+
+    #[test]
+    fn removes_what_nobody_could_walk() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let outside = parent.path().join("outside");
+        std::fs::write(&outside, "stays").expect("written");
+        let path = parent.path().join("work");
+        std::fs::create_dir(&path).expect("made");
+        // 3000 folders deep: longer than any path, deeper than there are descriptors.
+        let mut folder = rustix::fs::open(&path, folder_flags(), Mode::empty()).expect("open");
+        for _ in 0..3000 {
+            rustix::fs::mkdirat(&folder, "d", Mode::RWXU).expect("made");
+            folder = rustix::fs::openat(&folder, "d", folder_flags(), Mode::empty()).expect("open");
+        }
+        symlink(&outside, path.join("link")).expect("linked");
+        symlink(parent.path(), path.join("up")).expect("linked");
+        std::fs::create_dir_all(path.join("locked/in")).expect("made");
+        std::fs::write(path.join("locked/in/file"), "x").expect("written");
+        for locked in ["locked/in", "locked", ""] {
+            std::fs::set_permissions(path.join(locked), std::fs::Permissions::from_mode(0o000)).expect("set");
+        }
+        remove(&path).expect("removed");
+        assert!(!path.exists());
+        assert_eq!(std::fs::read_to_string(&outside).expect("read"), "stays");
+    }
+
+    #[test]
+    fn a_root_is_private_and_goes_with_its_owner() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let root = Root::create(&parent.path().join("new")).expect("made");
+        let folder = root.folder().expect("made");
+        for private in [&root.path, &folder] {
+            let mode = std::fs::metadata(private).expect("there").permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{}", private.display());
+        }
+        drop(root);
+        assert_eq!(roots(&parent.path().join("new")), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn removes_leftovers_and_nothing_of_the_living() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let living = Root::create(parent.path()).expect("made");
+        let left = parent.path().join(format!("{PREFIX}0"));
+        std::fs::create_dir_all(left.join("a/b")).expect("made");
+        let other = parent.path().join("other");
+        std::fs::create_dir(&other).expect("made");
+        let link = parent.path().join(format!("{PREFIX}link"));
+        symlink(&other, &link).expect("linked");
+        let next = Root::create(parent.path()).expect("made");
+        let mut there = roots(parent.path());
+        let mut expected = vec![living.path.clone(), next.path.clone(), other, link];
+        there.sort();
+        expected.sort();
+        assert_eq!(there, expected);
+    }
+}

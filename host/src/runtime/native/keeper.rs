@@ -1,0 +1,242 @@
+//! Keeping the processes of calls together: measuring them while they run, and leaving none behind.
+//!
+//! A program may fork, leave its session, and let its parents end, so that neither its process group
+//! nor its parentage shows whose it is. This process is therefore a child subreaper (prctl(2)): what
+//! loses its parents below us becomes our child, and nothing that descends from a call can get away
+//! from us. One thread looks after all calls: at those that run every [`SAMPLE`], at those that end
+//! every [`PASS`] until a look finds none of their processes.
+//!
+//! An adopted process belongs to the call that it was seen in before, or whose session it is in, or
+//! whose id stands in its environment. One that nothing of this holds for, in another session than the
+//! server's and without the right to new privileges, can only be a program's that hides; it is killed at
+//! once. Hence a rule for all of the server: **its own helpers stay in its session**.
+//!
+//! There is one keeper in a process, since adoption is a matter of the whole process. It is shared by
+//! those who hold it, and ends, with all it keeps, when the last of them lets go.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError, Weak, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::process::Pid;
+use tokio::sync::oneshot;
+
+use self::tree::Tree;
+use super::procfs::{self, Family, Process};
+use crate::function::InvocationId;
+
+mod tree;
+
+pub use tree::{Excess, Remains, nearly};
+
+/// How often the memory of a running call is measured.
+const SAMPLE: Duration = Duration::from_millis(50);
+
+/// How often an ending call is looked at.
+const PASS: Duration = Duration::from_millis(2);
+
+/// The variable that tells an adopted process's call.
+pub const INVOCATION_VARIABLE: &str = "SHARPFAAS_INVOCATION_ID";
+
+static SHARED: Mutex<Weak<Keeper>> = Mutex::new(Weak::new());
+
+/// The thread that keeps the processes of all calls.
+#[derive(Debug)]
+pub struct Keeper {
+    commands: Option<mpsc::Sender<Command>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+enum Command {
+    /// A program is about to be started.
+    Expect(InvocationId, u64, oneshot::Sender<Excess>),
+    /// It was.
+    Started(InvocationId, Pid),
+    /// It was not.
+    Forget(InvocationId),
+    /// It is to end, or has, and what is left of it must.
+    End(InvocationId, Duration, oneshot::Sender<Remains>),
+}
+
+impl Keeper {
+    /// The keeper of this process, which from now on adopts its orphaned descendants.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or there can be no more threads.
+    pub fn shared() -> io::Result<Arc<Self>> {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(keeper) = shared.upgrade() {
+            return Ok(keeper);
+        }
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        let (commands, queue) = mpsc::channel();
+        let thread = thread::Builder::new().name("native-keeper".into()).spawn(move || Watch::default().run(&queue))?;
+        let keeper = Arc::new(Self { commands: Some(commands), thread: Some(thread) });
+        *shared = Arc::downgrade(&keeper);
+        Ok(keeper)
+    }
+
+    fn send(&self, command: Command) {
+        if let Some(commands) = &self.commands {
+            // The thread ends only after this end of the queue is dropped.
+            let _ = commands.send(command);
+        }
+    }
+
+    /// Makes a call known before its program is started, so that nothing it does is too early. The
+    /// receiver hears when it takes more than it may.
+    pub fn expect(&self, id: InvocationId, memory_bytes: u64) -> oneshot::Receiver<Excess> {
+        let (excess, told) = oneshot::channel();
+        self.send(Command::Expect(id, memory_bytes, excess));
+        told
+    }
+
+    /// The call's program is this child of ours, which from now on the keeper alone reaps.
+    pub fn started(&self, id: InvocationId, main: Pid) {
+        self.send(Command::Started(id, main));
+    }
+
+    /// The call's program was not started.
+    pub fn forget(&self, id: InvocationId) {
+        self.send(Command::Forget(id));
+    }
+
+    /// Ends all processes of a call: SIGTERM to each, and SIGKILL after `grace`. Answers when none is left,
+    /// or when the kernel lets some of them not go, which are ended as soon as it does.
+    pub fn end(&self, id: InvocationId, grace: Duration) -> oneshot::Receiver<Remains> {
+        let (reply, remains) = oneshot::channel();
+        self.send(Command::End(id, grace, reply));
+        remains
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        drop(self.commands.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the thread holds.
+#[derive(Debug, Default)]
+struct Watch {
+    trees: Vec<Tree>,
+    /// When to look again at processes that belong to no call and were killed: to reap them.
+    strays: Option<Instant>,
+}
+
+impl Watch {
+    fn run(mut self, queue: &mpsc::Receiver<Command>) {
+        let mut open = true;
+        while open || !self.trees.is_empty() {
+            match self.next(queue, open) {
+                Ok(command) => {
+                    self.apply(command);
+                    queue.try_iter().for_each(|command| self.apply(command));
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    open = false;
+                    self.trees.iter_mut().for_each(|tree| tree.end(Duration::ZERO, None));
+                    // What the kernel does not let go is left to it.
+                    self.trees.retain(|tree| tree.main().is_some() && !tree.stuck());
+                }
+            }
+            let now = Instant::now();
+            if self.due().is_some_and(|due| due <= now) {
+                self.pass(now);
+            }
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.trees.iter().filter_map(Tree::due).chain(self.strays).min()
+    }
+
+    fn next(&self, queue: &mpsc::Receiver<Command>, open: bool) -> Result<Command, mpsc::RecvTimeoutError> {
+        let wait = self.due().map(|due| due.saturating_duration_since(Instant::now()));
+        match wait {
+            None => queue.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+            Some(wait) if open => queue.recv_timeout(wait),
+            Some(wait) => {
+                thread::sleep(wait);
+                Err(mpsc::RecvTimeoutError::Disconnected)
+            }
+        }
+    }
+
+    fn apply(&mut self, command: Command) {
+        match command {
+            Command::Expect(id, memory_bytes, excess) => self.trees.push(Tree::new(id, memory_bytes, excess)),
+            Command::Started(id, main) => self.of(id, |tree| tree.started(main)),
+            Command::Forget(id) => self.trees.retain(|tree| tree.id() != id),
+            Command::End(id, grace, reply) => self.of(id, |tree| tree.end(grace, Some(reply))),
+        }
+    }
+
+    fn of(&mut self, id: InvocationId, act: impl FnOnce(&mut Tree)) {
+        if let Some(tree) = self.trees.iter_mut().find(|tree| tree.id() == id) {
+            act(tree);
+        }
+    }
+
+    /// One look at every call whose time it is.
+    fn pass(&mut self, now: Instant) {
+        self.strays = None;
+        let family = Family::now();
+        for tree in &mut self.trees {
+            tree.look(now, &family);
+        }
+        // After the trees, never before: what loses its parents in between is then found here.
+        for orphan in family.orphans() {
+            self.adopt(orphan, &family);
+        }
+        self.trees.retain_mut(|tree| !tree.attend(now));
+    }
+
+    fn adopt(&mut self, pid: Pid, family: &Family) {
+        if self.trees.iter().any(|tree| tree.main() == Some(pid)) {
+            return;
+        }
+        let Some(process) = procfs::process(pid) else { return };
+        if process.session == rustix::process::getsid(None).ok() {
+            return;
+        }
+        let known = self.trees.iter().position(|tree| tree.knows(&process));
+        let owner = known.or_else(|| {
+            let id = procfs::variable(pid, INVOCATION_VARIABLE)?;
+            self.trees.iter().position(|tree| tree.id().to_string() == id)
+        });
+        // Where the kernel lists no children by thread, a program that is being started shows here too.
+        let starting = matches!(family, Family::Scanned(_)) && self.trees.iter().any(|tree| tree.main().is_none());
+        match owner.and_then(|index| self.trees.get_mut(index)) {
+            Some(tree) => tree.adopt(process, family),
+            None if !starting && procfs::no_new_privileges(pid) => {
+                if !process.zombie {
+                    tracing::warn!(%pid, "ended a process of a native program that hid whose it is");
+                }
+                put_down(&process, family);
+                self.strays = Some(Instant::now() + PASS);
+            }
+            None => {}
+        }
+    }
+}
+
+/// Ends an adopted process and all that descends from it; reaps it when it has ended.
+fn put_down(process: &Process, family: &Family) {
+    if process.zombie {
+        tree::reap(process.pid);
+        return;
+    }
+    let _ = rustix::process::kill_process(process.pid, rustix::process::Signal::KILL);
+    for descendant in family.descendants(process.pid, tree::MAX_PROCESSES) {
+        tree::send(&descendant, rustix::process::Signal::KILL);
+    }
+}

@@ -1,0 +1,279 @@
+//! The processes of one call.
+
+use std::{
+    collections::HashSet,
+    mem,
+    os::unix::process::ExitStatusExt,
+    process::ExitStatus,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use tokio::sync::oneshot;
+
+use super::{PASS, SAMPLE};
+use crate::{
+    function::InvocationId,
+    runtime::native::procfs::{self, Family, Process},
+};
+
+/// How many processes and threads a call may have at one time.
+pub const MAX_PROCESSES: usize = 512;
+
+/// How long after SIGKILL a process may take to go. Beyond it, it hangs in the kernel (in the state `D`), and
+/// the call is told to wait no longer.
+const STUCK: Duration = Duration::from_secs(1);
+
+/// What a call took too much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Excess {
+    /// Memory.
+    Memory,
+    /// Processes and threads.
+    Processes,
+}
+
+/// What is known of a call after its processes are gone.
+#[derive(Debug, Clone, Copy)]
+pub struct Remains {
+    /// How its program ended; `None` when it hangs in the kernel, or was reaped behind our back.
+    pub status: Option<ExitStatus>,
+    /// The most memory that all its processes were seen to take at one time, in bytes.
+    pub sampled_peak: u64,
+    /// The most memory that one of them took, as the kernel counts: with what the server itself had
+    /// when it forked, and with files that were mapped. In bytes.
+    pub counted_peak: u64,
+}
+
+#[derive(Debug)]
+pub struct Tree {
+    id: InvocationId,
+    main: Option<Pid>,
+    memory_bytes: u64,
+    excess: Option<oneshot::Sender<Excess>>,
+    peak: u64,
+    /// Processes that the last look at the running call, and each look at the ending one, found: with
+    /// their starts, since numbers are given anew.
+    seen: HashSet<(Pid, u64)>,
+    sessions: HashSet<Pid>,
+    /// What the look at hand found: what descends from the program, and then what we adopted.
+    found: Vec<Process>,
+    adopted: HashSet<Pid>,
+    next: Option<Instant>,
+    ending: Option<Ending>,
+}
+
+#[derive(Debug)]
+struct Ending {
+    kill_at: Instant,
+    reply: Option<oneshot::Sender<Remains>>,
+    /// Those who have got their SIGTERM.
+    asked: HashSet<(Pid, u64)>,
+}
+
+impl Tree {
+    pub fn new(id: InvocationId, memory_bytes: u64, excess: oneshot::Sender<Excess>) -> Self {
+        Self {
+            id,
+            main: None,
+            memory_bytes,
+            excess: Some(excess),
+            peak: 0,
+            seen: HashSet::new(),
+            sessions: HashSet::new(),
+            found: Vec::new(),
+            adopted: HashSet::new(),
+            next: None,
+            ending: None,
+        }
+    }
+
+    pub fn id(&self) -> InvocationId {
+        self.id
+    }
+
+    pub fn main(&self) -> Option<Pid> {
+        self.main
+    }
+
+    pub fn started(&mut self, main: Pid) {
+        self.main = Some(main);
+        self.sessions.insert(main);
+        self.next = Some(Instant::now() + SAMPLE);
+    }
+
+    /// From now on the processes are ended. A second call changes nothing but who is told.
+    pub fn end(&mut self, grace: Duration, reply: Option<oneshot::Sender<Remains>>) {
+        if let Some(ending) = &mut self.ending {
+            if reply.is_some() {
+                ending.reply = reply;
+            }
+            return;
+        }
+        let now = Instant::now();
+        self.ending = Some(Ending { kill_at: now + grace, reply, asked: HashSet::new() });
+        self.next = Some(now);
+    }
+
+    /// When it is to be looked at.
+    pub fn due(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// Whether its processes don't go, whatever we do.
+    pub fn stuck(&self) -> bool {
+        self.ending.as_ref().is_some_and(|ending| ending.kill_at.elapsed() > STUCK)
+    }
+
+    /// Whether the process was seen in this call, or is in a session of it.
+    pub fn knows(&self, process: &Process) -> bool {
+        self.seen.contains(&(process.pid, process.started))
+            || process.session.is_some_and(|session| self.sessions.contains(&session))
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.next.is_some_and(|next| next <= now)
+    }
+
+    /// Begins a look, if it is time: finds what descends from the program.
+    pub fn look(&mut self, now: Instant, family: &Family) {
+        self.found.clear();
+        self.adopted.clear();
+        if let Some(main) = self.main.filter(|_| self.is_due(now)) {
+            self.found = family.descendants(main, MAX_PROCESSES);
+        }
+    }
+
+    /// Takes an orphan and what descends from it into the look.
+    pub fn adopt(&mut self, orphan: Process, family: &Family) {
+        self.adopted.insert(orphan.pid);
+        self.found.push(orphan);
+        let room = MAX_PROCESSES.saturating_sub(self.found.len());
+        self.found.extend(family.descendants(orphan.pid, room));
+    }
+
+    /// Ends the look: measures a running call, ends the processes of an ending one. True when the
+    /// call is over and done with.
+    pub fn attend(&mut self, now: Instant) -> bool {
+        let (Some(main), true) = (self.main, self.is_due(now)) else { return false };
+        for process in self.found.iter().filter(|process| process.zombie && self.adopted.contains(&process.pid)) {
+            reap(process.pid);
+        }
+        self.remember();
+        match self.ending.take() {
+            None => {
+                self.measure(main);
+                self.next = Some(now + SAMPLE);
+                false
+            }
+            Some(ending) => {
+                let over = self.finish(main, ending);
+                // After this look, which took its time.
+                self.next = Some(Instant::now() + PASS);
+                over
+            }
+        }
+    }
+
+    fn remember(&mut self) {
+        if self.ending.is_none() {
+            self.seen.clear();
+            self.sessions.clear();
+            self.sessions.extend(self.main);
+        }
+        self.seen.extend(self.found.iter().map(|process| (process.pid, process.started)));
+        self.sessions.extend(self.found.iter().filter_map(|process| process.session));
+    }
+
+    fn measure(&mut self, main: Pid) {
+        self.found.extend(procfs::process(main));
+        let threads: u64 = self.found.iter().map(|process| process.threads).sum();
+        // The cheap number is never too little, so most looks need no other.
+        let mut taken: u64 = self.found.iter().map(procfs::resident).sum();
+        if taken > nearly(self.memory_bytes) {
+            let exact = |process: &Process| procfs::proportional(process).unwrap_or_else(|| procfs::resident(process));
+            taken = self.found.iter().map(exact).sum();
+        }
+        self.peak = self.peak.max(taken);
+        let excess = if taken > self.memory_bytes {
+            Excess::Memory
+        } else if threads > MAX_PROCESSES as u64 || self.found.len() >= MAX_PROCESSES {
+            Excess::Processes
+        } else {
+            return;
+        };
+        if let Some(told) = self.excess.take() {
+            let _ = told.send(excess);
+        }
+    }
+
+    fn finish(&mut self, main: Pid, mut ending: Ending) -> bool {
+        // The program's number, and with it that of its group, stays taken until it is reaped, and so it is
+        // reaped last.
+        if self.found.is_empty()
+            && let Some((status, counted_peak)) = reap_with_usage(main)
+        {
+            if let Some(reply) = ending.reply {
+                let _ = reply.send(Remains { status, sampled_peak: self.peak, counted_peak });
+            }
+            return true;
+        }
+        let kill = Instant::now() >= ending.kill_at;
+        if kill {
+            // At one stroke, so that one that forks can't outrun it.
+            let _ = rustix::process::kill_process_group(main, Signal::KILL);
+        } else if ending.asked.insert((main, 0)) {
+            let _ = rustix::process::kill_process(main, Signal::TERM);
+        }
+        for process in mem::take(&mut self.found).iter().filter(|process| !process.zombie) {
+            if kill {
+                send(process, Signal::KILL);
+            } else if ending.asked.insert((process.pid, process.started)) {
+                send(process, Signal::TERM);
+            }
+        }
+        if ending.kill_at.elapsed() > STUCK
+            && let Some(reply) = ending.reply.take()
+        {
+            tracing::error!(invocation = %self.id, program = %main, "the kernel does not let a killed process go");
+            let _ = reply.send(Remains { status: None, sampled_peak: self.peak, counted_peak: 0 });
+        }
+        self.ending = Some(ending);
+        false
+    }
+}
+
+/// Nine tenths: what an allocation failed at is rarely the last byte.
+pub fn nearly(limit: u64) -> u64 {
+    limit / 10 * 9
+}
+
+/// Sends a signal to the process that was found, and to no other that has its number since.
+pub fn send(found: &Process, signal: Signal) {
+    let Ok(handle) = rustix::process::pidfd_open(found.pid, PidfdFlags::empty()) else { return };
+    if procfs::process(found.pid).is_some_and(|now| now.started == found.started) {
+        // It may have ended in between.
+        let _ = rustix::process::pidfd_send_signal(&handle, signal);
+    }
+}
+
+/// Reaps an adopted process that has ended.
+pub fn reap(pid: Pid) {
+    let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+}
+
+/// Reaps a child that has ended: its status, and the peak of its resident memory in bytes. `None` while it
+/// runs; no status when it is no child of ours any more.
+fn reap_with_usage(pid: Pid) -> Option<(Option<ExitStatus>, u64)> {
+    let mut status = 0;
+    // SAFETY: an all-zero rusage is a valid one: it holds numbers only.
+    let mut usage: libc::rusage = unsafe { mem::zeroed() };
+    // SAFETY: both pointers are to live variables of the right types, and the call keeps neither.
+    let reaped = unsafe { libc::wait4(pid.as_raw_nonzero().get(), &raw mut status, libc::WNOHANG, &raw mut usage) };
+    let kilobytes = u64::try_from(usage.ru_maxrss).unwrap_or_default();
+    match reaped {
+        0 => None,
+        _ if reaped < 0 => Some((None, 0)),
+        _ => Some((Some(ExitStatus::from_raw(status)), kilobytes.saturating_mul(1024))),
+    }
+}

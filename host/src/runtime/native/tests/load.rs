@@ -1,0 +1,114 @@
+//! Memory, floods, and many at once.
+
+use super::*;
+
+#[tokio::test]
+async fn one_process_that_eats_memory() {
+    let fixture = Fixture::new();
+    for script in [
+        "tail /dev/zero",
+        "exec tail /dev/zero",
+        // Its first thread gone or not, a child in another session or not: all of it counts.
+        "setsid tail /dev/zero & wait",
+    ] {
+        let (kind, detail) = failure(fixture.run(script, &call("")).await);
+        assert_eq!(kind, FailureKind::MemoryExceeded, "{script}: {detail}");
+        assert!(detail.contains("134217728 bytes"), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn many_processes_that_eat_memory_together() {
+    let fixture = Fixture::new();
+    let call = call("");
+    let script = "for i in 1 2 3 4; do perl -e '$x = \"x\" x 48e6; sleep 60' & done; wait";
+    assert_eq!(failure(fixture.run(script, &call).await).0, FailureKind::MemoryExceeded);
+    assert_eq!(survivors(&call), []);
+}
+
+#[tokio::test]
+async fn memory_that_is_shared_counts_once() {
+    let fixture = Fixture::new();
+    // Five processes with the same 60 MB, for longer than it takes to measure them.
+    let script =
+        r#"perl -e '$x = "x" x 60e6; for (1..4) { unless (fork) { sleep 1; exit } } wait for 1..4; print "fine"'"#;
+    assert_eq!(fixture.run(script, &call("")).await.as_deref(), Ok("fine"));
+}
+
+#[tokio::test]
+async fn too_many_processes() {
+    let fixture = Fixture::new();
+    let call = call("");
+    let script = "i=0; while [ $i -lt 600 ]; do sleep 60 & i=$((i+1)); done; wait";
+    let (kind, detail) = failure(fixture.run(script, &call).await);
+    assert_eq!(kind, FailureKind::Failed);
+    assert!(detail.contains("more processes and threads"), "{detail}");
+    assert_eq!(survivors(&call), []);
+}
+
+fn resident() -> u64 {
+    procfs::resident(&procfs::process(rustix::process::getpid()).expect("we are"))
+}
+
+#[tokio::test]
+async fn a_flood_of_output_ends_quickly_and_takes_no_memory() {
+    let fixture = Fixture::new();
+    for flood in
+        ["yes | head -c 200000000", "head -c 200000000 /dev/zero | tr '\\0' x", "yes | head -c 200000000 >&2; exit 1"]
+    {
+        let call = call("");
+        let (before, began) = (resident(), Instant::now());
+        let (kind, _) = failure(fixture.run(flood, &call).await);
+        let (took, grown) = (began.elapsed(), resident().saturating_sub(before));
+        let expected = if flood.contains("exit 1") { FailureKind::Failed } else { FailureKind::ResultTooLarge };
+        assert_eq!(kind, expected, "{flood}");
+        assert!(grown < 32 << 20, "{grown} bytes more after {flood}");
+        assert!(took < Duration::from_secs(20), "{took:?} for {flood}");
+        assert!(call.console.tail().1 || flood.contains("zero"), "the console says that it lost lines");
+    }
+}
+
+fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").expect("a folder").count()
+}
+
+#[tokio::test]
+async fn many_at_once_leave_nothing_behind() {
+    let fixture = Fixture::new();
+    // Whatever is made once is made.
+    fixture.run("exit 0", &call("")).await.expect("it runs");
+    eventually("folders are removed", || fixture.folders().is_empty()).await;
+    let before = descriptors();
+    let program = fixture.script(
+        r#"case "$1" in
+        0) echo fine;;
+        1) exit 1;;
+        2) sleep 60 & (setsid sleep 60 &) ; echo fine;;
+        3) (setsid sleep 0.2 &); sleep 60;;
+        4) kill -SEGV $$;;
+        esac"#,
+    );
+    let runs = (0..50).map(|i| {
+        let mut call = call(&format!("{}", i % 5));
+        if i % 5 == 3 {
+            call.deadline = Instant::now() + Duration::from_millis(700);
+        }
+        let (runtime, program) = (&fixture.runtime, &program);
+        async move {
+            let kind = runtime.run(program, &call).await.expect("the host is not at fault").err().map(|f| f.kind);
+            let expected = match i % 5 {
+                0 | 2 => None,
+                1 => Some(FailureKind::Failed),
+                3 => Some(FailureKind::DeadlineExceeded),
+                _ => Some(FailureKind::Trapped),
+            };
+            assert_eq!(kind, expected, "{i}");
+            assert_eq!(survivors(&call), []);
+        }
+    });
+    futures_util::future::join_all(runs).await;
+    let me = rustix::process::getpid();
+    eventually("no child is left, not even as a zombie", || Family::now().children(me).is_empty()).await;
+    eventually("no folder is left", || fixture.folders().is_empty()).await;
+    eventually("no descriptor is left", || descriptors() <= before).await;
+}
