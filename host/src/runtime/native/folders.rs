@@ -261,4 +261,21 @@ mod tests {
         expected.sort();
         assert_eq!(there, expected);
     }
+
+    #[test]
+    fn ends_what_still_works_in_a_leftover() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let living = Root::create(parent.path()).expect("made");
+        let left = parent.path().join(format!("{PREFIX}0/call"));
+        std::fs::create_dir_all(&left).expect("made");
+        let sleep = |home: &Path| {
+            std::process::Command::new("sleep").arg("60").env("HOME", home).spawn().expect("sleep starts")
+        };
+        let (mut stays, mut goes) = (sleep(&living.folder().expect("made")), sleep(&left));
+        Root::create(parent.path()).expect("made");
+        assert_eq!(goes.wait().expect("it ends").code(), None, "by a signal");
+        assert!(stays.try_wait().expect("it is ours").is_none());
+        stays.kill().expect("it is there");
+        stays.wait().expect("it ends");
+    }
 }

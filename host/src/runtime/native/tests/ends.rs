@@ -5,8 +5,7 @@ use std::future::Future;
 use super::*;
 
 /// Processes that do all they can to outlive their call; each writes its number. They ignore SIGTERM; they
-/// are a child, a child in a session of its own, one whose parents are gone, and one that hides its
-/// environment too.
+/// are the program, a child, a child in a session of its own, and one whose parents are gone.
 const OUTLAWS: &str = r#"
 trap '' TERM
 cat > loop <<'END'
@@ -17,9 +16,8 @@ END
 sh ./loop $OUT &
 setsid sh ./loop $OUT &
 (setsid sh -c "setsid sh ./loop $OUT & :" &)
-(setsid sh -c "env -i /usr/bin/setsid /bin/sh ./loop $OUT & :" &)
 echo $$ >> $OUT/pids
-while [ "$(wc -l < $OUT/pids)" -lt 5 ]; do sleep 0.01; done
+while [ "$(wc -l < $OUT/pids)" -lt 4 ]; do sleep 0.01; done
 echo ready
 while :; do sleep 1; done
 "#;
@@ -104,7 +102,7 @@ async fn at_the_deadline_the_whole_tree_dies() {
         let late = call.deadline.elapsed();
         let pids = fixture.pids();
         let left: Vec<Pid> = pids.iter().copied().filter(|pid| alive(*pid)).collect();
-        assert_eq!((pids.len(), left), (5, vec![]), "all of them were there, and none is");
+        assert_eq!((pids.len(), left), (4, vec![]), "all of them were there, and none is");
         assert_eq!(survivors(&call), []);
         assert_eq!(failure(outcome).0, FailureKind::DeadlineExceeded);
         eventually("no zombie is left", || Family::now().orphans().is_empty()).await;
@@ -178,7 +176,7 @@ async fn a_dropped_call_is_ended_and_cleaned_up_behind_it() {
         _ = printed(&call, "ready") => {}
     }
     let pids = fixture.pids();
-    assert!(pids.len() == 5 && pids.iter().all(|pid| alive(*pid)) && fixture.folders().len() == 1);
+    assert!(pids.len() == 4 && pids.iter().all(|pid| alive(*pid)) && fixture.folders().len() == 1);
     drop(run);
     eventually("all are gone", || !pids.iter().any(|pid| alive(*pid))).await;
     eventually("its folder is gone", || fixture.folders().is_empty()).await;
@@ -200,8 +198,23 @@ async fn the_end_of_the_runtime_ends_what_runs() {
     drop(runtime);
     let text = fs::read_to_string(dir.path().join("pids")).expect("numbers");
     let pids: Vec<Pid> = text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect();
-    assert_eq!((pids.len(), pids.into_iter().filter(|pid| alive(*pid)).count()), (5, 0));
+    assert_eq!((pids.len(), pids.into_iter().filter(|pid| alive(*pid)).count()), (4, 0));
     assert_eq!(fs::read_dir(dir.path().join("temp")).expect("a folder").count(), 0, "the root went too");
+}
+
+/// It leaves its session and its parents, and shows nothing of its call's environment.
+#[tokio::test]
+async fn one_that_hides_whose_it_is_is_ended_at_once() {
+    let fixture = Fixture::new();
+    let script = r#"(setsid sh -c 'env -i /usr/bin/setsid /bin/sleep 60 & echo $! > $1/pids' - $OUT &); echo ready; cat; sleep 60"#;
+    let call = call("");
+    let mut run = Box::pin(fixture.run(script, &call));
+    tokio::select! {
+        outcome = &mut run => panic!("the call itself goes on: {outcome:?}"),
+        () = eventually("it is gone", || fixture.pids().first().is_some_and(|pid| procfs::process(*pid).is_none())) => {}
+    }
+    call.cancel.cancel();
+    assert_eq!(failure(run.await).0, FailureKind::Cancelled);
 }
 
 /// One process at a time, that forks, leaves its session, and ends, for ever: whoever looks finds it gone.

@@ -8,8 +8,8 @@ async fn one_process_that_eats_memory() {
     for script in [
         "tail /dev/zero",
         "exec tail /dev/zero",
-        // Its first thread gone or not, a child in another session or not: all of it counts.
-        "setsid tail /dev/zero & wait",
+        // In a session of its own.
+        "setsid tail /dev/zero & wait $!",
     ] {
         let (kind, detail) = failure(fixture.run(script, &call("")).await);
         assert_eq!(kind, FailureKind::MemoryExceeded, "{script}: {detail}");
