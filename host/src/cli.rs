@@ -1,1 +1,132 @@
-//! The command line.
+//! The command line: `serve`, and the verbs of the client.
+//!
+//! [`parse`] turns arguments into a [`Cli`], once and whole; a client verb then runs by [`run_client`]
+//! and becomes an exit code. Results go to standard output alone, so that scripts can pipe them;
+//! console lines, progress and errors go to standard error.
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+mod client;
+mod events;
+mod failure;
+mod functions;
+mod history;
+mod package;
+mod push;
+mod run;
+mod terminal;
+#[cfg(test)]
+mod tests;
+
+use client::Client;
+use failure::Failure;
+use terminal::Terminal;
+
+/// What the exit codes mean, for `--help`.
+const EXIT_CODES: &str = "Exit codes:
+  0  success
+  1  the function failed: it said so, crashed, took too long or was cancelled
+  2  the command line is wrong
+  3  the server refused, failed or could not be reached";
+
+/// A function host: WebAssembly components and native programs, by name, lane and version.
+#[derive(Debug, Parser)]
+#[command(name = "sharpfaas", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server.
+    Serve(ServeArgs),
+    /// Compile a component; the server starts this itself, as a process of its own.
+    #[command(hide = true)]
+    CompileComponent(CompileComponentArgs),
+    /// A verb of the client.
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+/// `serve`
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The configuration; without it ./config.toml, and where that is not there, the defaults.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address and port to listen on instead of the configured ones; port 0 picks a free one.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// The folder for store, artifacts and database where the configuration keeps them in `data`.
+    #[arg(long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+}
+
+/// `compile-component`
+#[derive(Debug, Args)]
+pub struct CompileComponentArgs {
+    /// As the server gives them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<OsString>,
+}
+
+/// The verbs that talk to a server.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Publish a function: a folder, a .wasm component, a program or a zip.
+    #[command(after_help = EXIT_CODES)]
+    Push(push::PushArgs),
+    /// Run a function, show what it prints and print its result.
+    #[command(after_help = EXIT_CODES)]
+    Run(run::RunArgs),
+    /// List functions, the versions of one, or what is known of one version.
+    #[command(after_help = EXIT_CODES)]
+    Functions(functions::FunctionsArgs),
+    /// List what ran and what runs now, or show one call.
+    #[command(after_help = EXIT_CODES)]
+    History(history::HistoryArgs),
+}
+
+/// Parses the arguments of this process; ends it where they are wrong or ask for help.
+#[must_use]
+pub fn parse() -> Cli {
+    Cli::parse()
+}
+
+/// Runs a verb of the client to its end.
+#[must_use]
+pub fn run_client(command: ClientCommand) -> ExitCode {
+    let mut terminal = Terminal::of_process();
+    // Fails when there is one already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(execute(command, &mut terminal));
+            // What still reads a file or writes to a terminal is not waited for.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(Failure::local(format!("no threads could be started: {error}"))),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.show(&mut terminal);
+            failure.exit_code()
+        }
+    }
+}
+
+async fn execute(command: ClientCommand, terminal: &mut Terminal) -> Result<(), Failure> {
+    match command {
+        ClientCommand::Push(args) => push::push(args, terminal).await,
+        ClientCommand::Run(args) => run::run(args, terminal).await,
+        ClientCommand::Functions(args) => functions::functions(args, terminal).await,
+        ClientCommand::History(args) => history::history(args, terminal).await,
+    }
+}
