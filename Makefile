@@ -9,12 +9,21 @@ CARGO ?= cargo
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Guests are built in a folder of their own, so that their profiles and the host's don't undo each other.
 GUESTS := $(TARGET)/guests
+# Where tests look for guests: the variable SHARPFAAS_FIXTURES names another folder.
 FIXTURES := $(TARGET)/fixtures
 WASM := --release --target wasm32-wasip2
+# Every workspace here.
+WORKSPACES := . guest-sdk examples host/tests/fixtures
+# Where `make demo` listens when it can.
+LISTEN ?= 127.0.0.1:8080
 
 .PHONY: help
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: build examples ## Build all, start a server, push and run two functions, and go on serving
+	@examples/demo.sh "$(TARGET)/release/sharpfaas" "$(FIXTURES)/examples" "$(LISTEN)"
 
 .PHONY: toolchain
 toolchain:
@@ -29,32 +38,60 @@ toolchain:
 
 .PHONY: build
 build: toolchain ## Build the server and command line
-	$(CARGO) build --release -p sharpfaas-host
+	$(CARGO) build --release --package sharpfaas-host
+
+# The compiler writes the names of libraries with underscores; here they have the names of their sources.
+copy = cmp -s "$(1)" "$(2)" || cp "$(1)" "$(2)"
 
 .PHONY: examples
 examples: toolchain ## Build the example functions
 	cd examples && $(CARGO) build --target-dir "$(GUESTS)" $(WASM)
-	cd examples && $(CARGO) build --target-dir "$(GUESTS)" --release -p word-count-native
+	cd examples && $(CARGO) build --target-dir "$(GUESTS)" --release --package word-count-native
+	@mkdir -p "$(FIXTURES)/examples"; \
+	for name in hello echo csv-summary progress; do \
+		$(call copy,$(GUESTS)/wasm32-wasip2/release/$${name//-/_}.wasm,$(FIXTURES)/examples/$$name.wasm); \
+	done; \
+	$(call copy,$(GUESTS)/release/word-count-native,$(FIXTURES)/examples/word-count-native)
 
 .PHONY: fixtures
 fixtures: toolchain ## Build the guests that the tests run
-	cd host/tests/fixtures && $(CARGO) build --target-dir "$(GUESTS)" $(WASM) -p components --examples --bins
-	cd host/tests/fixtures && $(CARGO) build --target-dir "$(GUESTS)" --release -p programs --bins
-	@# Under the names of their sources: the compiler writes libraries with underscores.
+	cd host/tests/fixtures && $(CARGO) build --target-dir "$(GUESTS)" $(WASM) --package components --examples --bins
+	cd host/tests/fixtures && $(CARGO) build --target-dir "$(GUESTS)" --release --package programs --bins
 	@mkdir -p "$(FIXTURES)"; cd host/tests/fixtures; \
-	for source in components/examples/*.rs components/src/bin/*.rs; do \
+	for source in components/examples/*.rs; do \
 		name="$$(basename "$$source" .rs)"; \
-		case "$$source" in \
-			components/examples/*) built="$(GUESTS)/wasm32-wasip2/release/examples/$${name//-/_}.wasm" ;; \
-			*) built="$(GUESTS)/wasm32-wasip2/release/$$name.wasm" ;; \
-		esac; \
-		cmp -s "$$built" "$(FIXTURES)/$$name.wasm" || cp "$$built" "$(FIXTURES)/$$name.wasm"; \
+		$(call copy,$(GUESTS)/wasm32-wasip2/release/examples/$${name//-/_}.wasm,$(FIXTURES)/$$name.wasm); \
+	done; \
+	for source in components/src/bin/*.rs; do \
+		name="$$(basename "$$source" .rs)"; \
+		$(call copy,$(GUESTS)/wasm32-wasip2/release/$$name.wasm,$(FIXTURES)/$$name.wasm); \
 	done; \
 	for source in programs/src/bin/*.rs; do \
 		name="$$(basename "$$source" .rs)"; \
-		cmp -s "$(GUESTS)/release/$$name" "$(FIXTURES)/$$name" || cp "$(GUESTS)/release/$$name" "$(FIXTURES)/$$name"; \
+		$(call copy,$(GUESTS)/release/$$name,$(FIXTURES)/$$name); \
 	done
-	@echo "fixtures are in $(FIXTURES)"
+
+.PHONY: test
+test: fixtures examples ## Run all tests that need nothing but this machine
+	cd guest-sdk && $(CARGO) test --target-dir "$(GUESTS)" --workspace
+	cd examples && $(CARGO) test --target-dir "$(GUESTS)" --workspace
+	@export SHARPFAAS_FIXTURES="$(FIXTURES)"; set -x; \
+	if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		$(CARGO) nextest run --workspace; \
+	else \
+		$(CARGO) test --workspace; \
+	fi
+
+.PHONY: lint
+lint: toolchain ## Check form and style of all code
+	@for workspace in $(WORKSPACES); do \
+		( set -x; cd "$$workspace"; $(CARGO) fmt --all --check ); \
+	done
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@for workspace in $(filter-out .,$(WORKSPACES)); do \
+		( set -x; cd "$$workspace"; $(CARGO) clippy --target-dir "$(GUESTS)" --workspace --all-targets -- -D warnings ); \
+	done
+	cd guest-sdk && RUSTDOCFLAGS="-D warnings" $(CARGO) doc --target-dir "$(GUESTS)" --workspace --no-deps
 
 .PHONY: clean
 clean: ## Remove what was built; the data folder stays

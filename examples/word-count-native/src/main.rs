@@ -1,8 +1,8 @@
 //! Counts the words of a text, as a native program: `{"text": "to be or not to be"}` in.
 //!
 //! A program of type `exe` gets its payload as its first argument, or where that is `-`, because one
-//! argument cannot hold it, on standard input alone. Its result is the last thing it prints on standard
-//! output; standard error is for what is to be watched. Ending with another code than 0 says that it failed.
+//! argument cannot hold it, on standard input alone. What it prints on standard output is its result, and
+//! standard error is for what is only to be watched. Ending with another code than 0 says that it failed.
 
 use std::{collections::BTreeMap, env, error::Error, io, process::ExitCode};
 
