@@ -113,6 +113,14 @@ impl Database {
         self.bounded(self.connection.ping()).await
     }
 
+    /// Closes every connection, waiting for the calls that have one. Calls after it are
+    /// [`DatabaseError::Unavailable`]. With SQLite, this is what folds the write-ahead log into the file.
+    pub async fn close(&self) {
+        if tokio::time::timeout(self.limit, self.connection.close_by_ref()).await.is_err() {
+            tracing::warn!("the database's connections did not close in time");
+        }
+    }
+
     /// Runs a query under the time limit.
     async fn bounded<T>(&self, query: impl Future<Output = Result<T, DbErr>>) -> Result<T, DatabaseError> {
         match tokio::time::timeout(self.limit, query).await {

@@ -4,18 +4,22 @@
 
 use std::{
     process::Command,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use sharpfaas_host::{
+    catalog::{Catalog, Settings},
     config::{DatabaseConfig, Secret},
     database::{Database, DatabaseError},
+    function::{FunctionRef, Manifest, PushId, Selector, Version},
+    store::{Commit, FunctionStore, dir::DirStore},
 };
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::database::{Fixture, config, each_database_test, ended, pushed, running};
+use crate::database::{Fixture, config, each_database_test, ended, lane, name, pushed, running, version};
 
 /// A server: where it is, and its password.
 #[derive(Debug, Clone)]
@@ -177,5 +181,87 @@ async fn an_outage_is_said_in_time_and_needs_no_restart() {
         known += 1;
         database.insert_versions([&pushed("f", "dev", 1, known)]).await.expect(back);
         assert_eq!(database.count_versions().await, Ok(u64::from(known)), "{back}");
+    }
+}
+
+/// Publishes a version that the catalog does not hear of.
+async fn publish(store: &DirStore, function: &str, at: Version) -> FunctionRef {
+    let it = pushed(function, "dev", at.major, at.minor);
+    let manifest = Manifest {
+        push_id: PushId::generate(),
+        name: it.location.name.clone(),
+        lane: it.location.lane.clone(),
+        kind: it.kind,
+        entry: it.entry,
+        sha256: it.sha256,
+        size: it.size,
+        pushed_at: it.pushed_at,
+        pushed_by: it.pushed_by,
+        sharpfaas_version: "0.1.0".into(),
+    };
+    let package = tempfile::NamedTempFile::new().expect("a file");
+    let json = serde_json::to_vec(&manifest).expect("JSON");
+    store.stage(manifest.push_id, package.path(), &json).await.expect("staged");
+    assert_eq!(store.commit(manifest.push_id, &it.location).await.expect("committed"), Commit::Done);
+    FunctionRef::from_manifest(manifest, at)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_and_pushes_go_on_while_the_database_is_away() {
+    if Server::shared().is_none() {
+        return;
+    }
+    let own = Own::start();
+    let mut config = own.server.create().await;
+    config.timeout_seconds = 2;
+    let database = Database::connect(&config, own.server.password()).await.expect("connected");
+    let folder = TempDir::new().expect("a folder");
+    let store = DirStore::new(folder.path());
+    publish(&store, "known", version(1, 0)).await;
+    publish(&store, "unasked", version(1, 0)).await;
+    let settings = Settings {
+        fresh: Duration::from_millis(1),
+        patience: Duration::from_millis(300),
+        retry: Duration::from_millis(50),
+        ..Settings::default()
+    };
+    let catalog = Catalog::new(database.clone(), Arc::new(store.clone()), settings);
+    let dev = lane("dev");
+    let resolve = async |function: &str| {
+        let found = catalog.resolve(&name(function), &dev, Selector::Latest).await;
+        found.map(|it| it.location.version).map_err(|error| error.to_string())
+    };
+    assert_eq!(resolve("known").await, Ok(version(1, 0)));
+    let wait_for = async |is_so: &dyn Fn() -> bool| {
+        let start = Instant::now();
+        while !is_so() {
+            assert!(start.elapsed() < Duration::from_secs(20), "it never came to be so");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    wait_for(&|| catalog.is_complete()).await;
+
+    for (minor, (away, back)) in (1..).zip([("stop", "start"), ("freeze", "thaw")]) {
+        own.tell(away);
+        let start = Instant::now();
+        // One waits for the database, in vain; nobody after it.
+        assert_eq!(resolve("known").await, Ok(version(1, minor - 1)), "{away}");
+        assert!(start.elapsed() < Duration::from_secs(1), "{away}: {:?}", start.elapsed());
+        let start = Instant::now();
+        for _ in 0..100 {
+            assert_eq!(resolve("known").await, Ok(version(1, minor - 1)), "{away}");
+        }
+        assert_eq!(resolve("unasked").await, Ok(version(1, 0)), "from the store");
+        assert!(start.elapsed() < Duration::from_millis(500), "{away}: {:?}", start.elapsed());
+        assert!(catalog.is_impaired());
+        // A push.
+        assert_eq!(catalog.newest(&name("known"), &dev).await.expect("the store says"), Some(version(1, minor - 1)));
+        let function = publish(&store, "known", version(1, minor)).await;
+        let at = catalog.record(function).await.location.clone();
+        assert_eq!(resolve("known").await, Ok(version(1, minor)));
+        own.tell(back);
+        wait_for(&|| !catalog.is_impaired()).await;
+        let inserted = database.version(&at).await.expect("it is back");
+        assert_eq!(inserted.map(|it| it.location.version), Some(version(1, minor)), "{back}");
     }
 }
