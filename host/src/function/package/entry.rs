@@ -31,7 +31,7 @@ impl Package {
         let entry = match requested {
             Some(requested) => self
                 .file(requested)
-                .ok_or_else(|| PackageError::EntryMissing { entry: requested.clone(), files: self.listed() })?,
+                .ok_or_else(|| PackageError::entry_missing(requested, self.files().map(|entry| &entry.name)))?,
             None => match kind {
                 FunctionType::Dll => self.plain_component(function),
                 FunctionType::Exe => self.plain_program(function),
@@ -69,12 +69,24 @@ impl Package {
     }
 
     fn listed(&self) -> String {
-        let mut names: Vec<&str> = self.files().map(|entry| entry.name.as_str()).collect();
-        names.sort_unstable();
-        let more = names.len().saturating_sub(LISTED);
-        names.truncate(LISTED);
-        let listed = names.join(", ");
-        if more > 0 { format!("{listed} and {more} more") } else { listed }
+        listed(self.files().map(|entry| &entry.name))
+    }
+}
+
+/// The names for a message: the first of them, in order.
+fn listed<'a>(names: impl Iterator<Item = &'a EntryName>) -> String {
+    let mut names: Vec<&str> = names.map(EntryName::as_str).collect();
+    names.sort_unstable();
+    let more = names.len().saturating_sub(LISTED);
+    names.truncate(LISTED);
+    let listed = names.join(", ");
+    if more > 0 { format!("{listed} and {more} more") } else { listed }
+}
+
+impl PackageError {
+    /// That a package of these files does not hold the one that was asked for.
+    pub(crate) fn entry_missing<'a>(entry: &EntryName, files: impl Iterator<Item = &'a EntryName>) -> Self {
+        Self::EntryMissing { entry: entry.clone(), files: listed(files) }
     }
 }
 
