@@ -207,6 +207,12 @@ impl Artifacts {
     }
 }
 
+impl AsRef<Program> for Artifact {
+    fn as_ref(&self) -> &Program {
+        &self.program
+    }
+}
+
 impl Artifact {
     fn touch(&self) {
         self.pins.iter().for_each(Pin::touch);

@@ -507,12 +507,19 @@ impl Config {
         toml::from_str(text).map_err(|error| error.to_string())
     }
 
-    /// Puts every relative path of the embedded defaults below `data`.
+    /// Puts store, artifacts and database below `data`, each where it is not configured to be elsewhere.
     #[must_use]
     pub fn with_data(mut self, data: &Path) -> Self {
-        self.store.url = StoreUrl::File(data.join("functionstore"));
-        self.artifacts.dir = data.join("artifacts");
-        self.database.url = format!("sqlite:{}", data.join("sharpfaas.db").display());
+        let default = Self::default();
+        if self.store.url == default.store.url {
+            self.store.url = StoreUrl::File(data.join("functionstore"));
+        }
+        if self.artifacts.dir == default.artifacts.dir {
+            self.artifacts.dir = data.join("artifacts");
+        }
+        if self.database.url == default.database.url {
+            self.database.url = format!("sqlite:{}", data.join("sharpfaas.db").display());
+        }
         self
     }
 }
@@ -547,3 +554,6 @@ pub fn secret(section: &str, file: Option<&Path>, variable: Option<&str>) -> Res
 pub fn seconds(value: u64) -> Duration {
     Duration::from_secs(value)
 }
+
+#[cfg(test)]
+mod tests;

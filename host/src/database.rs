@@ -18,7 +18,10 @@ use sea_orm::{
     },
 };
 
-use crate::config::{DatabaseConfig, Secret, seconds};
+use crate::{
+    config::{DatabaseConfig, Secret, seconds},
+    function::ErrorCode,
+};
 
 mod entities;
 mod invocations;
@@ -40,6 +43,17 @@ pub enum DatabaseError {
     /// It answered, but not with what was asked for; another try gives the same.
     #[error("the database did not do as asked: {0}")]
     Query(String),
+}
+
+impl DatabaseError {
+    /// Its code.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Unavailable(_) => ErrorCode::DatabaseUnavailable,
+            Self::Query(_) => ErrorCode::Internal,
+        }
+    }
 }
 
 impl From<DbErr> for DatabaseError {

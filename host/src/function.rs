@@ -4,6 +4,7 @@
 //! ours: everything else stands on it. What comes from outside is parsed into these types once, so
 //! that nothing below ever holds an unchecked name.
 
+pub mod code;
 pub mod invocation;
 pub mod kind;
 pub mod manifest;
@@ -14,6 +15,7 @@ pub mod package;
 pub mod reference;
 pub mod version;
 
+pub use code::ErrorCode;
 pub use invocation::{Invocation, InvocationId};
 pub use kind::FunctionType;
 pub use manifest::{Manifest, PushId};

@@ -3,11 +3,14 @@
 //! A [`Program`] is what an artifact holds ready to run; a [`Call`] is one run of it. The guest's end,
 //! good or bad, is an [`Outcome`]; what goes wrong on the host's side is a [`RuntimeError`].
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{future::poll_fn, path::PathBuf, pin::Pin, sync::Arc, task::Poll, time::Instant};
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::function::{CallerId, FunctionName, InvocationId, Lane, Version};
+use crate::{
+    config::{Limits, RuntimeConfig},
+    function::{CallerId, FunctionName, InvocationId, Lane, Outcome, Version},
+};
 
 pub mod console;
 pub mod native;
@@ -74,4 +77,124 @@ pub struct ProgramPath {
     pub package: PathBuf,
     /// The file that runs, below it.
     pub entry: PathBuf,
+}
+
+/// Runs programs of both types.
+#[derive(Debug)]
+pub struct Runtime {
+    wasm: Arc<wasm::Engine>,
+    native: native::NativeRuntime,
+    threads: GuestThreads,
+}
+
+impl Runtime {
+    /// A runtime with threads of its own for guests that take their time.
+    ///
+    /// # Errors
+    /// When the machine has no threads or folders for it, or can't run wasmtime.
+    pub fn new(config: &RuntimeConfig, limits: &Limits) -> Result<Self, RuntimeError> {
+        let sizes = wasm::Sizes { concurrency: limits.concurrency, memory_bytes: limits.memory_bytes };
+        Ok(Self {
+            wasm: Arc::new(wasm::Engine::new(sizes)?),
+            native: native::NativeRuntime::new(config)?,
+            threads: GuestThreads::start(config.threads)?,
+        })
+    }
+
+    /// The engine that components are loaded into.
+    #[must_use]
+    pub fn wasm(&self) -> &Arc<wasm::Engine> {
+        &self.wasm
+    }
+
+    /// Runs one call to its end. The first slice of a component, at most [`wasm::TICK`], runs on the
+    /// caller's thread, which is all that most calls take; the rest on the guests' threads, so that no
+    /// guest can hold a thread that others wait for.
+    ///
+    /// # Errors
+    /// When the host could not run it; whatever the guest does is an [`Outcome`].
+    pub async fn execute<P>(&self, program: &Arc<P>, call: &Arc<Call>) -> Result<Outcome, RuntimeError>
+    where
+        P: AsRef<Program> + Send + Sync + 'static,
+    {
+        match (**program).as_ref() {
+            Program::Native(executable) => self.native.run(executable, call).await,
+            Program::Wasm(_) => {
+                let (wasm, program, call) = (self.wasm.clone(), program.clone(), call.clone());
+                let mut run = Box::pin(async move {
+                    match (*program).as_ref() {
+                        Program::Wasm(component) => wasm.execute(component, &call).await,
+                        Program::Native(_) => {
+                            Err(RuntimeError::Host("a native program in the component's place".into()))
+                        }
+                    }
+                });
+                match first_slice(run.as_mut()).await {
+                    Some(outcome) => outcome,
+                    None => self.threads.run(run).await,
+                }
+            }
+        }
+    }
+}
+
+/// Polls once.
+async fn first_slice<F: Future>(mut work: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// The threads on which long guests run, at a lower priority than those that answer requests.
+#[derive(Debug)]
+struct GuestThreads {
+    /// Always there until the drop, which must not wait for guests.
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+/// How much lower: the nice value of guests' threads.
+const GUEST_NICE: i32 = 5;
+
+impl GuestThreads {
+    fn start(threads: u64) -> Result<Self, RuntimeError> {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = usize::try_from(threads).ok().filter(|threads| *threads > 0).unwrap_or(cores);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("guest")
+            // A poll may take a whole tick: timers and wake-ups must not wait for dozens of them.
+            .event_interval(1)
+            .global_queue_interval(1)
+            .on_thread_start(|| {
+                // On Linux this is the thread's own; where it is refused guests merely run at par.
+                let _ = rustix::process::nice(GUEST_NICE);
+            })
+            .enable_all()
+            .build()
+            .map_err(|error| RuntimeError::Host(format!("cannot start the guests' threads: {error}")))?;
+        Ok(Self { runtime: Some(runtime) })
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, RuntimeError>> + Send + 'static,
+    ) -> Result<T, RuntimeError> {
+        let Some(runtime) = &self.runtime else {
+            return Err(RuntimeError::Host("the guests' threads have ended".into()));
+        };
+        match AbortOnDropHandle::new(runtime.spawn(work)).await {
+            Ok(done) => done,
+            Err(error) => Err(RuntimeError::Host(format!("the guest's task ended: {error}"))),
+        }
+    }
+}
+
+impl Drop for GuestThreads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     config::{FtpUrl, Secret, StoreConfig, StoreUrl},
-    function::{FunctionName, Lane, Location, PushId, Version},
+    function::{ErrorCode, FunctionName, Lane, Location, PushId, Version},
 };
 
 pub mod dir;
@@ -50,6 +50,17 @@ pub enum StoreError {
     /// A local file of the push or fetch can't be read or written.
     #[error("local file: {0}")]
     Local(#[from] std::io::Error),
+}
+
+impl StoreError {
+    /// Its code.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Unavailable(_) => ErrorCode::StoreUnavailable,
+            Self::Unusable(_) | Self::Damaged(_) | Self::Local(_) => ErrorCode::Internal,
+        }
+    }
 }
 
 /// How a commit ended.

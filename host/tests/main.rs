@@ -11,4 +11,5 @@
 mod common;
 mod database;
 mod services;
+mod spine;
 mod store;

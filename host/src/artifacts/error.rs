@@ -2,7 +2,11 @@
 
 use std::{io, sync::Arc};
 
-use crate::{function::package::PackageError, runtime::RuntimeError, store::StoreError};
+use crate::{
+    function::{ErrorCode, package::PackageError},
+    runtime::RuntimeError,
+    store::StoreError,
+};
 
 /// Why an artifact can't be had. Shared by all who waited for it, so it can be cloned.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -39,6 +43,19 @@ pub enum ArtifactError {
 }
 
 impl ArtifactError {
+    /// Its code.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Store(error) => error.code(),
+            Self::Package(error) if matches!(**error, PackageError::TooLarge { .. }) => ErrorCode::PackageTooLarge,
+            Self::Package(_) | Self::Component(_) => ErrorCode::InvalidPackage,
+            Self::Compiler(_) | Self::Local { .. } | Self::Folder(_) | Self::Runtime(_) | Self::Aborted(_) => {
+                ErrorCode::Internal
+            }
+        }
+    }
+
     pub(super) fn local(what: impl Into<Arc<str>>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Local { what, source: Arc::new(source) }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     database::DatabaseError,
-    function::{FunctionName, FunctionType, Lane, Selector, Version},
+    function::{ErrorCode, FunctionName, FunctionType, Lane, Selector, Version},
     store::StoreError,
 };
 
@@ -81,6 +81,21 @@ impl From<StoreError> for CatalogError {
 }
 
 impl CatalogError {
+    /// Its code.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::FunctionNotFound { .. } => ErrorCode::FunctionNotFound,
+            Self::LaneNotFound { .. } => ErrorCode::LaneNotFound,
+            Self::VersionNotFound { .. } => ErrorCode::VersionNotFound,
+            Self::TypeConflict { .. } => ErrorCode::TypeConflict,
+            Self::CaseConflict { .. } => ErrorCode::VersionConflict,
+            Self::Store(error) => error.code(),
+            Self::Database(error) => error.code(),
+            Self::Ended => ErrorCode::Internal,
+        }
+    }
+
     /// Whether it is an answer about what was asked for, and no failure of the host's.
     #[must_use]
     pub fn is_answer(&self) -> bool {

@@ -131,6 +131,12 @@ impl Console {
         }
     }
 
+    /// How much is kept, in bytes.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.ring().held
+    }
+
     /// The kept lines, and whether earlier ones were dropped.
     #[must_use]
     pub fn tail(&self) -> (Vec<Arc<OutputLine>>, bool) {

@@ -1,4 +1,6 @@
 //! What the tests of several parts share.
 
+pub mod fixtures;
 pub mod ftp_proxy;
 pub mod ftp_server;
+pub mod server;

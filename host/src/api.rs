@@ -1,0 +1,64 @@
+//! The HTTP API: the table of routes.
+//!
+//! An endpoint, or a resource, is a file: it parses its request and acts on it there. Every error becomes
+//! a problem document, in [`error`] and nowhere else.
+
+use actix_web::{HttpRequest, HttpResponse, Resource, web};
+
+use crate::{function::ErrorCode, state::State};
+
+mod body;
+mod error;
+mod fields;
+mod functions;
+mod health;
+mod invocations;
+mod openapi;
+mod output;
+mod push;
+mod run;
+mod view;
+
+pub use error::Problem;
+
+/// Puts every route into an app.
+pub fn routes(app: &mut web::ServiceConfig) {
+    app.service(
+        web::scope("/api")
+            .service(at("/function/pushfunction").route(web::post().to(push::push)))
+            .service(at("/pushfunction").route(web::post().to(push::push)))
+            .service(at("/function/runfunction").route(web::post().to(run::run)))
+            .service(at("/runfunction").route(web::post().to(run::run)))
+            .service(at("/functions").route(web::get().to(functions::list)))
+            .service(at("/functions/{name}").route(web::get().to(functions::one)))
+            .service(at("/functions/{name}/{lane}/{version}").route(web::get().to(functions::version)))
+            .service(at("/invocations").route(web::get().to(invocations::list)))
+            .service(
+                at("/invocations/{id}")
+                    .route(web::get().to(invocations::one))
+                    .route(web::delete().to(invocations::cancel)),
+            )
+            .service(at("/invocations/{id}/output").route(web::get().to(output::output))),
+    )
+    .service(at("/healthz").route(web::get().to(health::healthz)))
+    .service(at("/readyz").route(web::get().to(health::readyz)))
+    .service(at("/openapi.json").route(web::get().to(openapi::document)))
+    .default_service(web::to(nothing));
+}
+
+/// A resource that answers methods it does not have with a problem document.
+fn at(path: &str) -> Resource {
+    web::resource(path).default_service(web::to(wrong_method))
+}
+
+async fn wrong_method(request: HttpRequest) -> HttpResponse {
+    let detail = format!("{} does not take {}", request.path(), request.method());
+    Problem::new(ErrorCode::MethodNotAllowed, detail).response()
+}
+
+async fn nothing(request: HttpRequest) -> HttpResponse {
+    Problem::new(ErrorCode::NotFound, format!("there is nothing at {}", request.path())).response()
+}
+
+/// The services that every handler works with.
+type Services = web::Data<State>;

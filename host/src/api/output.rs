@@ -1,0 +1,217 @@
+//! `GET /api/invocations/{id}/output`: what a call prints, as it prints it.
+//!
+//! Whoever listens gets the lines that are kept and then each further one, until the call ends: as plain
+//! text, or as server-sent events (the HTML Standard's `text/event-stream`) whose ids are line numbers,
+//! so that a listener which comes back with `Last-Event-ID` goes on after the last line it has seen.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{self, HeaderMap},
+    web,
+};
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+
+use super::{
+    Problem, Services,
+    error::ProblemDocument,
+    invocations::{Found, find, id},
+    view::InvocationView,
+};
+use crate::{
+    database::InvocationRow,
+    function::{InvocationId, OutputLine},
+    invoke::Live,
+};
+
+/// How many lines are read in one go.
+const LINES: usize = 256;
+/// How often the row of a call on another server is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long a listener waits at most without a byte, so that proxies keep the connection.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// How the output is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Text,
+    Events,
+}
+
+/// Streams the output of a call until it ends.
+#[utoipa::path(
+    get,
+    path = "/api/invocations/{id}/output",
+    tag = "invocations",
+    params(
+        ("id" = String, Path, description = "The call's id"),
+        ("Accept" = Option<String>, Header, description = "`text/plain` (default) or `text/event-stream`"),
+        ("Last-Event-ID" = Option<u64>, Header, description = "Go on after this line"),
+    ),
+    responses(
+        (status = 200, description = "Lines; or events `output`, `skipped` and last `completed`", body = String, content_type = "text/plain"),
+        (status = "default", body = ProblemDocument, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn output(
+    request: HttpRequest,
+    path: web::Path<String>,
+    services: Services,
+) -> Result<HttpResponse, Problem> {
+    let id = id(&path)?;
+    let form = form(request.headers());
+    let from = last_event(request.headers())?.map_or(0, |last| last.saturating_add(1));
+    let found = find(&services, id).await?;
+    let source = match found {
+        Found::Live(live) => Source::Live { live, next: from },
+        Found::Row(row) => Source::Elsewhere { row: Some(row), id, from },
+    };
+    let state = Streaming { services, source, form, written: VecDeque::new() };
+    Ok(HttpResponse::Ok()
+        .insert_header((
+            header::CONTENT_TYPE,
+            match form {
+                Form::Text => "text/plain; charset=utf-8",
+                Form::Events => "text/event-stream",
+            },
+        ))
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header(("X-Accel-Buffering", "no"))
+        .streaming(state.into_stream()))
+}
+
+fn form(headers: &HeaderMap) -> Form {
+    let events = headers
+        .get_all(header::ACCEPT)
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.to_ascii_lowercase().contains("text/event-stream"));
+    if events { Form::Events } else { Form::Text }
+}
+
+fn last_event(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let Some(value) = headers.get("Last-Event-ID") else { return Ok(None) };
+    let number = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    number.map(Some).ok_or_else(|| Problem::invalid("Last-Event-ID must be the number of a line"))
+}
+
+/// Where the lines come from.
+#[derive(Debug)]
+enum Source {
+    /// This server's console of the call.
+    Live { live: Arc<Live>, next: u64 },
+    /// The database, once the call has ended, wherever it runs.
+    Elsewhere { row: Option<Box<InvocationRow>>, id: InvocationId, from: u64 },
+    /// All was written.
+    Done,
+}
+
+struct Streaming {
+    services: Services,
+    source: Source,
+    form: Form,
+    /// What was made and is not sent yet.
+    written: VecDeque<Bytes>,
+}
+
+impl Streaming {
+    fn into_stream(self) -> impl Stream<Item = Result<Bytes, Problem>> {
+        stream::unfold(self, async |mut state| {
+            loop {
+                if let Some(bytes) = state.written.pop_front() {
+                    return Some((Ok(bytes), state));
+                }
+                match state.more().await {
+                    Ok(true) => {}
+                    Ok(false) => return None,
+                    Err(problem) => {
+                        state.source = Source::Done;
+                        return Some((Err(problem), state));
+                    }
+                }
+            }
+        })
+    }
+
+    /// Writes what comes next; `false` at the end.
+    async fn more(&mut self) -> Result<bool, Problem> {
+        let mut text = String::new();
+        let form = self.form;
+        match &mut self.source {
+            Source::Done => return Ok(false),
+            Source::Live { live, next } => match tokio::time::timeout(SILENCE, live.console.next(*next, LINES)).await {
+                Err(_) => keep_alive(form, &mut text),
+                Ok(batch) => {
+                    skipped(form, batch.skipped, &mut text);
+                    for (number, line) in (batch.first..).zip(&batch.lines) {
+                        write_line(form, number, line, &mut text);
+                    }
+                    *next = batch.next();
+                    if batch.ended {
+                        live.wait().await;
+                        completed(form, &live.row(self.services.invoker().node()), &mut text);
+                        self.source = Source::Done;
+                    }
+                }
+            },
+            Source::Elsewhere { row, id, from } => {
+                if let Some(ended) = row.take_if(|row| row.status.is_end()) {
+                    for (number, line) in (0..).zip(&ended.output).skip(usize::try_from(*from).unwrap_or(usize::MAX)) {
+                        write_line(form, number, line, &mut text);
+                    }
+                    completed(form, &ended, &mut text);
+                    self.source = Source::Done;
+                } else {
+                    tokio::time::sleep(LOOK).await;
+                    let (database, id) = (self.services.database().clone(), *id);
+                    let seen = self.services.spawn(async move { database.invocation(id).await }).await??;
+                    *row = Some(Box::new(seen.ok_or_else(|| super::invocations::not_found(id))?));
+                }
+            }
+        }
+        if !text.is_empty() {
+            self.written.push_back(text.into());
+        }
+        Ok(true)
+    }
+}
+
+fn write_line(form: Form, number: u64, line: &OutputLine, text: &mut String) {
+    match form {
+        Form::Text => {
+            text.push_str(&line.line);
+            text.push('\n');
+        }
+        Form::Events => event("output", Some(number), line, text),
+    }
+}
+
+fn skipped(form: Form, lines: u64, text: &mut String) {
+    match (form, lines) {
+        (_, 0) => {}
+        (Form::Text, lines) => text.push_str(&format!("[{lines} lines skipped]\n")),
+        (Form::Events, lines) => event("skipped", None, &serde_json::json!({ "lines": lines }), text),
+    }
+}
+
+fn completed(form: Form, row: &InvocationRow, text: &mut String) {
+    if form == Form::Events {
+        event("completed", None, &InvocationView::whole(row), text);
+    }
+}
+
+fn keep_alive(form: Form, text: &mut String) {
+    if form == Form::Events {
+        text.push_str(":\n\n");
+    }
+}
+
+/// One event. JSON has no line ends outside of its strings' escapes, so its data is one line.
+fn event(name: &str, number: Option<u64>, data: &impl serde::Serialize, text: &mut String) {
+    let Ok(data) = serde_json::to_string(data) else { return };
+    if let Some(number) = number {
+        text.push_str(&format!("id: {number}\n"));
+    }
+    text.push_str(&format!("event: {name}\ndata: {data}\n\n"));
+}

@@ -1,0 +1,238 @@
+//! The history of calls on its way into the database: in batches, off the hot path.
+//!
+//! An ended call is handed over and written within moments with whatever else came. While the database
+//! is away rows wait, bounded in number and bytes; beyond that the oldest are dropped, which is logged.
+//! Until a call's last row is written it stays in the register of live calls, so it can be asked for at
+//! any time. Calls that take longer than a moment are written as running too, so that every server of
+//! the database sees them, and can ask for their end.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use chrono::{TimeDelta, Utc};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::live::{Live, Register};
+use crate::{
+    config::HistoryConfig,
+    database::{Database, DatabaseError, InvocationRow},
+};
+
+/// How long rows gather before they are written.
+const GATHER: Duration = Duration::from_millis(50);
+/// How many rows are written at once.
+const BATCH: usize = 500;
+/// The longest pause between two tries while the database is away.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How often calls under way are looked through: written as running, and cancelled where another server
+/// was asked to.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often old rows are deleted.
+const EXPIRE: Duration = Duration::from_secs(600);
+/// How many rows one deletion takes.
+const EXPIRE_ROWS: u64 = 1000;
+/// How many bytes of results and output may wait while the database is away.
+const WAITING_BYTES: usize = 256 * 1024 * 1024;
+
+/// The rows that wait, and those who write them.
+#[derive(Debug)]
+pub(super) struct Journal {
+    database: Database,
+    register: Arc<Register>,
+    node: String,
+    keep: TimeDelta,
+    most: usize,
+    waiting: Mutex<Waiting>,
+    /// Something waits.
+    came: Notify,
+    /// Something was written.
+    went: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    calls: VecDeque<Arc<Live>>,
+    bytes: usize,
+    /// Of `calls`, being written now.
+    writing: usize,
+    dropped: u64,
+}
+
+/// What a waiting call weighs, in bytes, roughly.
+fn weight(live: &Live) -> usize {
+    let result = live.ended().map_or(0, |end| match &end.result {
+        Ok(text) => text.len(),
+        Err(_) => 256,
+    });
+    512 + result + live.console.held()
+}
+
+impl Journal {
+    pub(super) fn new(database: Database, register: Arc<Register>, node: String, config: &HistoryConfig) -> Self {
+        Self {
+            database,
+            register,
+            node,
+            keep: TimeDelta::days(i64::try_from(config.keep_days).unwrap_or(36_500)),
+            most: usize::try_from(config.waiting).unwrap_or(usize::MAX),
+            waiting: Mutex::default(),
+            came: Notify::new(),
+            went: Notify::new(),
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an ended call, to be written soon.
+    pub(super) fn record(&self, live: Arc<Live>) {
+        let bytes = weight(&live);
+        let mut waiting = self.waiting();
+        waiting.bytes += bytes;
+        waiting.calls.push_back(live);
+        while waiting.calls.len() > self.most || waiting.bytes > WAITING_BYTES {
+            // Those being written now are on their way; the next after them goes.
+            let next = waiting.writing;
+            let Some(oldest) = waiting.calls.remove(next) else { break };
+            waiting.bytes = waiting.bytes.saturating_sub(weight(&oldest));
+            waiting.dropped += 1;
+            self.register.remove(oldest.id);
+        }
+        drop(waiting);
+        self.came.notify_one();
+    }
+
+    /// Writes what waits until `stop`, and then the rest.
+    pub(super) async fn write(&self, stop: CancellationToken) {
+        let mut pause = GATHER;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.came.notified() => tokio::time::sleep(GATHER).await,
+            }
+            while let Some(batch) = self.take() {
+                match self.save(&batch).await {
+                    Ok(()) => {
+                        pause = GATHER;
+                        self.written(&batch);
+                    }
+                    Err(error) => {
+                        tracing::warn!(rows = batch.len(), %error, "history cannot be written; it waits");
+                        self.waiting().writing = 0;
+                        if stop.is_cancelled() && pause >= LONGEST_PAUSE {
+                            return;
+                        }
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    }
+                }
+            }
+            if stop.is_cancelled() {
+                return;
+            }
+        }
+    }
+
+    fn take(&self) -> Option<Vec<Arc<Live>>> {
+        let mut waiting = self.waiting();
+        let dropped = std::mem::take(&mut waiting.dropped);
+        let batch: Vec<_> = waiting.calls.iter().take(BATCH).cloned().collect();
+        waiting.writing = batch.len();
+        drop(waiting);
+        if dropped > 0 {
+            tracing::error!(dropped, "more history waited for the database than may wait; the oldest is lost");
+        }
+        (!batch.is_empty()).then_some(batch)
+    }
+
+    async fn save(&self, batch: &[Arc<Live>]) -> Result<(), DatabaseError> {
+        let rows: Vec<InvocationRow> = batch.iter().map(|live| live.row(&self.node)).collect();
+        self.database.save(&rows).await
+    }
+
+    fn written(&self, batch: &[Arc<Live>]) {
+        let mut waiting = self.waiting();
+        for live in batch {
+            waiting.calls.pop_front();
+            waiting.bytes = waiting.bytes.saturating_sub(weight(live));
+        }
+        waiting.writing = 0;
+        drop(waiting);
+        for live in batch {
+            self.register.remove(live.id);
+        }
+        self.went.notify_waiters();
+    }
+
+    /// Writes a call that has only been accepted, so that it can be asked for wherever the caller asks.
+    pub(super) async fn announce(&self, live: &Live) -> Result<(), DatabaseError> {
+        self.database.save(&[live.row(&self.node)]).await
+    }
+
+    /// Looks after calls under way, and deletes old rows, until dropped.
+    pub(super) async fn look_after(&self) {
+        let mut expired = None::<Instant>;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if let Err(error) = self.look().await {
+                tracing::debug!(%error, "calls under way cannot be looked after now");
+            }
+            if expired.is_none_or(|at| at.elapsed() >= EXPIRE) {
+                expired = Some(Instant::now());
+                self.expire().await;
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<(), DatabaseError> {
+        let old = Utc::now() - TimeDelta::from_std(LOOK).unwrap_or(TimeDelta::zero());
+        let under_way: Vec<_> =
+            self.register.all().into_iter().filter(|live| live.ended().is_none() && live.created_at < old).collect();
+        if under_way.is_empty() {
+            return Ok(());
+        }
+        self.database.save(&under_way.iter().map(|live| live.row(&self.node)).collect::<Vec<_>>()).await?;
+        for id in self.database.cancel_requests(&self.node).await? {
+            if let Some(live) = self.register.get(id) {
+                live.cancel.cancel();
+            }
+        }
+        Ok(())
+    }
+
+    async fn expire(&self) {
+        let before = Utc::now() - self.keep;
+        loop {
+            match self.database.delete_ended_before(before, EXPIRE_ROWS).await {
+                Ok(EXPIRE_ROWS) => {}
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "old history cannot be deleted now");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits until nothing waits, or `limit` has passed; gives how many rows still wait.
+    pub(super) async fn flushed(&self, limit: Duration) -> usize {
+        let wait = async {
+            loop {
+                let mut went = std::pin::pin!(self.went.notified());
+                went.as_mut().enable();
+                if self.waiting().calls.is_empty() {
+                    return;
+                }
+                went.await;
+            }
+        };
+        // Past the limit the count below says what is left.
+        drop(tokio::time::timeout(limit, wait).await);
+        self.waiting().calls.len()
+    }
+}

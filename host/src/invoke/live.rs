@@ -1,0 +1,217 @@
+//! A call that is under way: what may be seen of it, waited for and asked of it while it runs.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::InvokeError;
+use crate::{
+    database::InvocationRow,
+    function::{CallerId, FunctionName, FunctionRef, FunctionType, InvocationId, Lane, Selector, Status, Version},
+    runtime::console::Console,
+};
+
+/// A call under way, or just ended. Shared by the task that runs it and by all who look at it.
+#[derive(Debug)]
+pub struct Live {
+    /// Its id.
+    pub id: InvocationId,
+    /// Who calls.
+    pub caller_id: Option<CallerId>,
+    /// What is run.
+    pub name: FunctionName,
+    /// From which lane.
+    pub lane: Lane,
+    /// Which version was asked for.
+    pub selector: Selector,
+    /// When it was accepted.
+    pub created_at: DateTime<Utc>,
+    /// What it prints.
+    pub console: Arc<Console>,
+    /// Ends it.
+    pub cancel: CancellationToken,
+    begun: OnceLock<Begun>,
+    end: OnceLock<Ended>,
+    ended: Notify,
+}
+
+/// What is known from the moment it runs.
+#[derive(Debug)]
+struct Begun {
+    function: Arc<FunctionRef>,
+    at: DateTime<Utc>,
+}
+
+/// How and when it ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its result, or why there is none.
+    pub result: Result<String, InvokeError>,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// How long it was at work, from its place to its end.
+    pub elapsed: Duration,
+}
+
+impl Ended {
+    /// The status that it ended with.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match &self.result {
+            Ok(_) => Status::Succeeded,
+            Err(error) => error.status(),
+        }
+    }
+}
+
+impl Live {
+    pub(super) fn new(
+        invocation: &crate::function::Invocation,
+        console: Arc<Console>,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self {
+            id: invocation.id,
+            caller_id: invocation.caller_id.clone(),
+            name: invocation.name.clone(),
+            lane: invocation.lane.clone(),
+            selector: invocation.selector,
+            created_at: Utc::now(),
+            console,
+            cancel,
+            begun: OnceLock::new(),
+            end: OnceLock::new(),
+            ended: Notify::new(),
+        }
+    }
+
+    pub(super) fn begin(&self, function: Arc<FunctionRef>) {
+        // A call begins once; a second try after a damaged artifact is still the same beginning.
+        self.begun.get_or_init(|| Begun { function, at: Utc::now() });
+    }
+
+    pub(super) fn end(&self, result: Result<String, InvokeError>, elapsed: Duration) {
+        self.console.end();
+        self.end.get_or_init(|| Ended { result, at: Utc::now(), elapsed });
+        self.ended.notify_waiters();
+    }
+
+    /// How it ended; `None` while it has not.
+    #[must_use]
+    pub fn ended(&self) -> Option<&Ended> {
+        self.end.get()
+    }
+
+    /// Waits for its end. Safe to drop at any point; the call goes on.
+    pub async fn wait(&self) -> &Ended {
+        loop {
+            let mut ended = std::pin::pin!(self.ended.notified());
+            ended.as_mut().enable();
+            if let Some(end) = self.end.get() {
+                return end;
+            }
+            ended.await;
+        }
+    }
+
+    /// The version that runs; `None` while it is not known.
+    #[must_use]
+    pub fn version(&self) -> Option<Version> {
+        self.begun.get().map(|begun| begun.function.location.version)
+    }
+
+    /// The function's type; `None` while it is not known.
+    #[must_use]
+    pub fn kind(&self) -> Option<FunctionType> {
+        self.begun.get().map(|begun| begun.function.kind)
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match (self.end.get(), self.begun.get()) {
+            (Some(end), _) => end.status(),
+            (None, Some(_)) => Status::Running,
+            (None, None) => Status::Queued,
+        }
+    }
+
+    /// The call as history keeps it, as it stands now.
+    #[must_use]
+    pub fn row(&self, node: &str) -> InvocationRow {
+        let end = self.end.get();
+        let error = end.and_then(|end| end.result.as_ref().err());
+        let (output, output_truncated) = if end.is_some() { self.console.tail() } else { (Vec::new(), false) };
+        InvocationRow {
+            id: self.id,
+            caller_id: self.caller_id.clone(),
+            name: self.name.clone(),
+            lane: self.lane.clone(),
+            selector: self.selector,
+            version: self.version(),
+            kind: self.kind(),
+            status: self.status(),
+            error_code: error.map(|error| error.code().as_str().to_owned()),
+            detail: error.map(InvokeError::detail),
+            result: end.and_then(|end| end.result.as_ref().ok().cloned()),
+            output,
+            output_truncated,
+            node: node.to_owned(),
+            cancel_requested: self.cancel.is_cancelled(),
+            created_at: self.created_at,
+            started_at: self.begun.get().map(|begun| begun.at),
+            ended_at: end.map(|end| end.at),
+            elapsed_us: end.map(|end| u64::try_from(end.elapsed.as_micros()).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+/// How many parts the register is cut into, so that calls on different cores seldom meet at a lock.
+const PARTS: usize = 16;
+
+/// Every call of this server that is under way, or has ended and is not yet in the database.
+#[derive(Debug, Default)]
+pub(super) struct Register {
+    parts: [Mutex<HashMap<InvocationId, Arc<Live>>>; PARTS],
+}
+
+impl Register {
+    fn part(&self, id: InvocationId) -> MutexGuard<'_, HashMap<InvocationId, Arc<Live>>> {
+        let at = usize::from(id.0.as_bytes().last().copied().unwrap_or(0)) % PARTS;
+        let [first, ..] = &self.parts;
+        // A map is whole after any insert or removal, whatever panicked meanwhile.
+        self.parts.get(at).unwrap_or(first).lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn insert(&self, live: Arc<Live>) {
+        self.part(live.id).insert(live.id, live);
+    }
+
+    pub(super) fn get(&self, id: InvocationId) -> Option<Arc<Live>> {
+        self.part(id).get(&id).cloned()
+    }
+
+    pub(super) fn remove(&self, id: InvocationId) {
+        self.part(id).remove(&id);
+    }
+
+    /// All of them, newest first.
+    pub(super) fn all(&self) -> Vec<Arc<Live>> {
+        let mut all: Vec<_> = self
+            .parts
+            .iter()
+            .flat_map(|part| {
+                let part = part.lock().unwrap_or_else(PoisonError::into_inner);
+                part.values().cloned().collect::<Vec<_>>()
+            })
+            .collect();
+        all.sort_by_key(|live| std::cmp::Reverse(live.id));
+        all
+    }
+}

@@ -1,0 +1,84 @@
+//! The server: from a configuration to a listening socket, and at SIGTERM back again.
+//!
+//! Three kinds of threads: actix's workers parse requests and write answers, and run the first slice of a
+//! call; the services' threads hold connections to store and database, and wait; the guests' threads run
+//! what takes longer. None of them can hold up another kind.
+
+use std::net::{SocketAddr, TcpListener};
+
+use actix_web::{App, HttpServer, dev::ServerHandle, web};
+
+use crate::{
+    api,
+    config::{Config, seconds},
+    state::{StartError, State},
+};
+
+/// How many threads hold connections and wait.
+const SERVICE_THREADS: usize = 2;
+
+/// A server that is about to run.
+pub struct Server {
+    services: tokio::runtime::Runtime,
+    state: web::Data<State>,
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Binds the address and makes the services, which probes the store and migrates the database.
+    ///
+    /// # Errors
+    /// When the address is taken, or a service can't be made.
+    pub fn bind(config: Config) -> Result<Self, StartError> {
+        let listen = config.server.listen;
+        let bound = TcpListener::bind(listen).and_then(|listener| Ok((listener.local_addr()?, listener)));
+        let (address, listener) = bound.map_err(|error| StartError::Io(format!("cannot listen on {listen}"), error))?;
+        let services = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(SERVICE_THREADS)
+            .thread_name("service")
+            .enable_all()
+            .build()
+            .map_err(|error| StartError::Io("cannot start threads".into(), error))?;
+        let state = services.block_on(State::build(config))?;
+        Ok(Self { services, state: web::Data::new(state), listener, address })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until SIGTERM, SIGINT or the handle that `started` gets says so; then stops to listen,
+    /// lets what is under way end, and sees history written.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub fn run(self, started: impl FnOnce(ServerHandle)) -> Result<(), StartError> {
+        let failed = |error| StartError::Io("the server failed".into(), error);
+        let settings = self.state.config().server.clone();
+        let state = self.state.clone();
+        let limit = seconds(settings.shutdown_seconds);
+        actix_web::rt::System::new().block_on(async move {
+            let mut server = HttpServer::new(move || App::new().app_data(state.clone()).configure(api::routes))
+                .client_request_timeout(seconds(settings.read_seconds))
+                .client_disconnect_timeout(std::time::Duration::from_secs(1))
+                .keep_alive(seconds(settings.keep_alive_seconds))
+                .shutdown_timeout(settings.shutdown_seconds);
+            if let Ok(workers @ 1..) = usize::try_from(settings.workers) {
+                server = server.workers(workers);
+            }
+            let running = server.listen(self.listener).map_err(failed)?.run();
+            tracing::info!("listening on http://{}", self.address);
+            started(running.handle());
+            running.await.map_err(failed)
+        })?;
+        self.services.block_on(async {
+            self.state.invoker().shutdown(limit).await;
+            self.state.database().close().await;
+        });
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
