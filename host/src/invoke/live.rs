@@ -135,7 +135,11 @@ impl Live {
     /// Where it stands.
     #[must_use]
     pub fn status(&self) -> Status {
-        match (self.end.get(), self.begun.get()) {
+        self.status_at(self.end.get())
+    }
+
+    fn status_at(&self, end: Option<&Ended>) -> Status {
+        match (end, self.begun.get()) {
             (Some(end), _) => end.status(),
             (None, Some(_)) => Status::Running,
             (None, None) => Status::Queued,
@@ -145,6 +149,7 @@ impl Live {
     /// The call as history keeps it, as it stands now.
     #[must_use]
     pub fn row(&self, node: &str) -> InvocationRow {
+        // Looked at once: it may end while the row is made, and the row must be of one moment.
         let end = self.end.get();
         let error = end.and_then(|end| end.result.as_ref().err());
         let (output, output_truncated) = if end.is_some() { self.console.tail() } else { (Vec::new(), false) };
@@ -156,7 +161,7 @@ impl Live {
             selector: self.selector,
             version: self.version(),
             kind: self.kind(),
-            status: self.status(),
+            status: self.status_at(end),
             error_code: error.map(|error| error.code().as_str().to_owned()),
             detail: error.map(InvokeError::detail),
             result: end.and_then(|end| end.result.as_ref().ok().cloned()),
