@@ -184,9 +184,51 @@ impl Drop for Server {
     }
 }
 
+/// The real services that servers of this run use instead of a folder and SQLite, as
+/// `SHARPFAAS_TEST_SERVERS_ON` names them: `FTP_VSFTPD POSTGRES` stands for what the variables
+/// `SHARPFAAS_TEST_FTP_VSFTPD` and `SHARPFAAS_TEST_POSTGRES` tell. Each folder has its own part of them.
+fn on_services(folder: &Path, config: &str) -> String {
+    let own: String =
+        folder.file_name().expect("a name").to_string_lossy().chars().filter(char::is_ascii_alphanumeric).collect();
+    let mut config = config.to_owned();
+    for service in std::env::var("SHARPFAAS_TEST_SERVERS_ON").unwrap_or_default().split_whitespace() {
+        let variable = format!("SHARPFAAS_TEST_{service}");
+        let url = std::env::var(&variable).unwrap_or_else(|_| panic!("{variable} is not set"));
+        let (section, url) = if service == "POSTGRES" {
+            ("database", create_database(&url, &own))
+        } else {
+            ("store", format!("{url}/{own}"))
+        };
+        if config.contains(&format!("[{section}]")) {
+            continue;
+        }
+        config += &format!("\n[{section}]\nurl = \"{url}\"\npassword_env = \"{variable}_PASSWORD\"\n");
+        if let Ok(ca) = std::env::var(format!("{variable}_CA")) {
+            config += &format!("ca_file = \"{ca}\"\n");
+        }
+    }
+    config
+}
+
+/// Makes the database of that name where it is not there yet; its URL.
+fn create_database(server: &str, name: &str) -> String {
+    let name = format!("spine_{}", name.to_lowercase());
+    let mut url = url::Url::parse(server).expect("a URL");
+    let made = Command::new("psql")
+        .args(["--no-psqlrc", "--quiet", "--dbname", server, "--command", &format!("CREATE DATABASE {name}")])
+        .env("PGPASSWORD", std::env::var("SHARPFAAS_TEST_POSTGRES_PASSWORD").unwrap_or_default())
+        .output()
+        .expect("psql is there");
+    let error = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success() || error.contains("already exists"), "{error}");
+    url.set_path(&name);
+    url.into()
+}
+
 type Launched = (Child, String, Arc<Mutex<String>>);
 
 fn launch(folder: &Path, config: &str, environment: &[(String, String)]) -> Result<Launched, String> {
+    let config = &on_services(folder, config);
     let file = folder.join("config.toml");
     std::fs::write(&file, config.replace("DATA", &folder.display().to_string())).expect("the configuration");
     let mut process = Command::new(env!("CARGO_BIN_EXE_sharpfaas"))
