@@ -6,16 +6,13 @@
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
-use std::{
-    io::{BufRead, BufReader, Write},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::Instant,
-};
+use std::{io::Write, path::Path, process::Command, time::Instant};
 
 use actix_web::{App, HttpResponse, HttpServer, web};
 
-type Failure = Box<dyn std::error::Error>;
+mod common;
+
+use common::{Failure, Served, echo_component, push};
 
 /// What is sent: the payload of each call, and the whole body of the plain echo.
 const PAYLOAD: &str =
@@ -35,14 +32,10 @@ fn main() -> Result<(), Failure> {
         &script,
         format!("wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\nwrk.body = '{PAYLOAD}'\n"),
     )?;
-    let plain = Served::start(Command::new(std::env::current_exe()?).arg("--plain-echo"))?;
-    let host = Served::start(
-        Command::new(env!("CARGO_BIN_EXE_sharpfaas"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-            .arg(folder.path().join("data"))
-            .current_dir(folder.path()),
-    )?;
-    push(&host.address, &echo_component()?)?;
+    let plain =
+        Served::start(Command::new("taskset").args(["-c", "0"]).arg(std::env::current_exe()?).arg("--plain-echo"))?;
+    let host = Served::sharpfaas(&["taskset", "-c", "0"], folder.path())?;
+    push(&host, "echo", &echo_component()?)?;
     let run = format!("http://{}/api/function/runfunction?functionName=echo&lane=bench", host.address);
     let echo = format!("http://{}/", plain.address);
 
@@ -85,57 +78,6 @@ fn plain_echo() -> Result<(), Failure> {
         }
         Ok(server.run().await?)
     })
-}
-
-/// A server process on the first core, ended when this is dropped.
-struct Served {
-    process: Child,
-    address: String,
-}
-
-impl Served {
-    fn start(command: &mut Command) -> Result<Self, Failure> {
-        let mut pinned = Command::new("taskset");
-        pinned.args(["-c", "0"]).arg(command.get_program()).args(command.get_args());
-        if let Some(folder) = command.get_current_dir() {
-            pinned.current_dir(folder);
-        }
-        let mut process = pinned.stderr(Stdio::piped()).stdout(Stdio::null()).spawn()?;
-        let mut log = BufReader::new(process.stderr.take().ok_or("no log")?);
-        let mut line = String::new();
-        loop {
-            line.clear();
-            if log.read_line(&mut line)? == 0 {
-                return Err(format!("{:?} ended before it listened", command.get_program()).into());
-            }
-            if let Some((_, address)) = line.trim().rsplit_once("listening on http://") {
-                let address = address.to_owned();
-                std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-                return Ok(Self { process, address });
-            }
-        }
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
-/// The example, built by `make examples`.
-fn echo_component() -> Result<PathBuf, Failure> {
-    let path = std::env::var_os("SHARPFAAS_ECHO").map(PathBuf::from).ok_or("SHARPFAAS_ECHO names no component")?;
-    if path.exists() { Ok(path) } else { Err(format!("{} is not there", path.display()).into()) }
-}
-
-fn push(address: &str, component: &Path) -> Result<(), Failure> {
-    let pushed = Command::new(env!("CARGO_BIN_EXE_sharpfaas"))
-        .args(["push", "--server", &format!("http://{address}"), "--name", "echo", "--lane", "bench"])
-        .arg(component)
-        .status()?;
-    if pushed.success() { Ok(()) } else { Err("the push failed".into()) }
 }
 
 /// What wrk measured.

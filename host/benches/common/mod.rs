@@ -1,0 +1,67 @@
+//! Servers as processes, for the measurements.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+pub type Failure = Box<dyn std::error::Error>;
+
+/// A server process, ended when this is dropped.
+pub struct Served {
+    pub process: Child,
+    pub address: String,
+}
+
+impl Served {
+    /// Our server on its defaults, in `folder`, started by `launcher`.
+    pub fn sharpfaas(launcher: &[&str], folder: &Path) -> Result<Self, Failure> {
+        let mut words = launcher.iter().copied().chain([env!("CARGO_BIN_EXE_sharpfaas")]);
+        let mut command = Command::new(words.next().ok_or("no command")?);
+        command.args(words).args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(folder.join("data"));
+        Self::start(command.current_dir(folder))
+    }
+
+    /// A server that tells on standard error where it listens.
+    pub fn start(command: &mut Command) -> Result<Self, Failure> {
+        let mut process = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+        let mut log = BufReader::new(process.stderr.take().ok_or("no log")?);
+        let mut lines = String::new();
+        loop {
+            let from = lines.len();
+            if log.read_line(&mut lines)? == 0 {
+                return Err(format!("the server ended before it listened:\n{lines}").into());
+            }
+            let line = lines.get(from..).unwrap_or_default().trim();
+            if let Some((_, address)) = line.rsplit_once("listening on http://") {
+                let address = address.to_owned();
+                std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+                return Ok(Self { process, address });
+            }
+        }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// The example, built by `make examples`.
+pub fn echo_component() -> Result<PathBuf, Failure> {
+    let path = std::env::var_os("SHARPFAAS_ECHO").map(PathBuf::from).ok_or("SHARPFAAS_ECHO names no component")?;
+    if path.exists() { Ok(path) } else { Err(format!("{} is not there", path.display()).into()) }
+}
+
+/// Pushes into lane `bench`.
+pub fn push(server: &Served, name: &str, what: &Path) -> Result<(), Failure> {
+    let pushed = Command::new(env!("CARGO_BIN_EXE_sharpfaas"))
+        .args(["push", "--server", &format!("http://{}", server.address), "--name", name, "--lane", "bench"])
+        .arg(what)
+        .stdout(Stdio::null())
+        .status()?;
+    if pushed.success() { Ok(()) } else { Err("the push failed".into()) }
+}
