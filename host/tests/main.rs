@@ -5,7 +5,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test fails by panicking, helpers of tests too"
+    clippy::print_stdout,
+    reason = "a test fails by panicking, helpers of tests too, and says what it skips"
 )]
 
 mod common;

@@ -10,7 +10,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use libunftp::ServerBuilder;
+use libunftp::{
+    ServerBuilder,
+    options::{FtpsRequired, TlsFlags},
+};
 use tokio::{io::AsyncRead, net::TcpListener, sync::oneshot};
 use unftp_core::{
     auth::{DefaultUser, UserDetail},
@@ -22,8 +25,16 @@ use unftp_sbe_fs::Filesystem;
 pub struct FtpServer {
     pub address: SocketAddr,
     root: PathBuf,
-    rename: Rename,
+    options: Options,
     running: Option<Running>,
+}
+
+/// What a server does and does not.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    pub rename: Rename,
+    /// The TLS versions that it speaks, on both channels and nothing else; none: it has no TLS.
+    pub tls: Option<TlsFlags>,
 }
 
 struct Running {
@@ -32,18 +43,19 @@ struct Running {
 }
 
 /// How a rename onto a folder that holds something ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Rename {
     /// In an error, as a store needs it.
+    #[default]
     Fails,
     /// In the loss of what was there.
     Replaces,
 }
 
 impl FtpServer {
-    pub fn start(root: &Path, rename: Rename) -> Self {
-        let mut server =
-            Self { address: SocketAddr::from(([127, 0, 0, 1], 0)), root: root.into(), rename, running: None };
+    pub fn start(root: &Path, options: Options) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Self { address, root: root.into(), options, running: None };
         server.restart();
         server
     }
@@ -51,7 +63,7 @@ impl FtpServer {
     /// Starts it again, at the same address.
     pub fn restart(&mut self) {
         self.kill();
-        let (root, rename, address) = (self.root.clone(), self.rename, self.address);
+        let (root, options, address) = (self.root.clone(), self.options, self.address);
         let (stop, stopped) = oneshot::channel();
         let (tell, told) = mpsc::channel();
         // A runtime of its own: when it is shut down, every socket is closed, as after a kill.
@@ -64,8 +76,17 @@ impl FtpServer {
                     while let Ok((socket, _)) = listener.accept().await {
                         let root = root.clone();
                         tokio::spawn(async move {
+                            let rename = options.rename;
                             let storage = Box::new(move || Storage { inner: Filesystem::new(&root).unwrap(), rename });
-                            let server = ServerBuilder::new(storage).build().unwrap();
+                            let mut builder = ServerBuilder::new(storage);
+                            if let Some(versions) = options.tls {
+                                let flags = versions | TlsFlags::RESUMPTION_SESS_ID | TlsFlags::RESUMPTION_TICKETS;
+                                builder = builder
+                                    .ftps(tls_file("server.pem"), tls_file("server.key"))
+                                    .ftps_required(FtpsRequired::All, FtpsRequired::All)
+                                    .ftps_tls_flags(flags);
+                            }
+                            let server = builder.build().unwrap();
                             let _ = server.service(socket).await;
                         });
                     }
@@ -93,6 +114,11 @@ impl Drop for FtpServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A file of the certificates made for tests alone: `ca.pem` signed `server.pem` for 127.0.0.1.
+pub fn tls_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/tls").join(name)
 }
 
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use libunftp::options::TlsFlags;
 use sharpfaas_host::{
     config::StoreConfig,
     store::{Commit, StoreError},
@@ -17,11 +18,11 @@ use tokio::{
 
 use super::{
     Backend,
-    conformance::{Push, at},
+    conformance::{Push, at, conformance},
 };
 use crate::common::{
     ftp_proxy::{FtpProxy, Mishap},
-    ftp_server::{FtpServer, Rename},
+    ftp_server::{FtpServer, Options, Rename, tls_file},
 };
 
 /// Quick enough for tests of what times out.
@@ -35,13 +36,58 @@ fn config(address: SocketAddr) -> StoreConfig {
 
 async fn start() -> Option<Backend> {
     let folder = TempDir::new().unwrap();
-    let server = FtpServer::start(folder.path(), Rename::Fails);
+    let server = FtpServer::start(folder.path(), Options::default());
     let path = folder.path().join("some/store");
     let config = StoreConfig { timeout_seconds: 10, ..config(server.address) };
     Some(Backend { config, password: None, path, _guard: Box::new((server, folder)) })
 }
 
 conformance!(start);
+
+/// A store on a server that speaks these versions of TLS and nothing else.
+fn secured(versions: TlsFlags) -> Backend {
+    let folder = TempDir::new().unwrap();
+    let server = FtpServer::start(folder.path(), Options { rename: Rename::Fails, tls: Some(versions) });
+    let path = folder.path().join("some/store");
+    let config = StoreConfig {
+        url: format!("ftps://{}/some/store", server.address).parse().unwrap(),
+        ca_file: Some(tls_file("ca.pem")),
+        ..StoreConfig::default()
+    };
+    Backend { config, password: None, path, _guard: Box::new((server, folder)) }
+}
+
+mod tls {
+    use super::*;
+
+    async fn start() -> Option<Backend> {
+        Some(secured(TlsFlags::LATEST_VERSIONS))
+    }
+
+    conformance!(start);
+
+    #[tokio::test]
+    async fn a_server_with_nothing_but_tls_1_3_can_be_used() {
+        super::super::conformance::publishes_a_version_whole(&secured(TlsFlags::V1_3)).await;
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_nobody_we_trust_is_refused() {
+        let mut backend = secured(TlsFlags::LATEST_VERSIONS);
+        backend.config.ca_file = Some(tls_file("other-ca.pem"));
+        let error = backend.open().ping().await.unwrap_err();
+        assert!(matches!(&error, StoreError::Unusable(text) if text.contains("certificate")), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_said_in_plain_text_to_a_server_without_tls() {
+        let Proxied { mut backend, proxy, server: _server } = proxied().await;
+        backend.config.url = format!("ftps://{}/some/store", proxy.address).parse().unwrap();
+        backend.config.ca_file = Some(tls_file("ca.pem"));
+        backend.open().ping().await.unwrap_err();
+        assert_eq!((proxy.count("AUTH"), proxy.count("USER"), proxy.count("PASS")), (1, 0, 0));
+    }
+}
 
 /// A store behind a proxy.
 struct Proxied {
@@ -52,7 +98,7 @@ struct Proxied {
 
 async fn proxied() -> Proxied {
     let folder = TempDir::new().unwrap();
-    let server = FtpServer::start(folder.path(), Rename::Fails);
+    let server = FtpServer::start(folder.path(), Options::default());
     let proxy = FtpProxy::start(server.address).await;
     let path = folder.path().join("some/store");
     let backend = Backend { config: config(proxy.address), password: None, path, _guard: Box::new(folder) };
@@ -62,7 +108,7 @@ async fn proxied() -> Proxied {
 #[tokio::test]
 async fn the_probe_refuses_a_server_whose_rename_replaces() {
     let folder = TempDir::new().unwrap();
-    let server = FtpServer::start(folder.path(), Rename::Replaces);
+    let server = FtpServer::start(folder.path(), Options { rename: Rename::Replaces, tls: None });
     let backend =
         Backend { config: config(server.address), password: None, path: folder.path().into(), _guard: Box::new(()) };
     let error = backend.open().probe().await.unwrap_err();

@@ -8,7 +8,6 @@ use sharpfaas_host::{
 };
 use tempfile::TempDir;
 
-#[macro_use]
 pub mod conformance;
 mod ftp;
 
@@ -38,5 +37,5 @@ mod dir {
         Some(Backend { config, password: None, path, _guard: Box::new(folder) })
     }
 
-    conformance!(start);
+    conformance::conformance!(start);
 }

@@ -67,13 +67,26 @@ type Transfer = TransferStream<AsyncRustlsStream>;
 async fn within<T>(limit: Duration, step: &str, work: impl Future<Output = FtpResult<T>>) -> Result<T, Fault> {
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result.map_err(|error| Fault::new(step, error)),
-        Err(_) => Err(Fault::Slow(format!("{step}: no answer in {} s", limit.as_secs()))),
+        Err(_) => Err(slow(limit, step)),
     }
+}
+
+fn slow(limit: Duration, step: &str) -> Fault {
+    Fault::Slow(format!("{step}: no answer in {} s", limit.as_secs()))
 }
 
 impl Endpoint {
     /// Connects and logs in.
     pub(super) async fn connect(&self) -> Result<Connection, Fault> {
+        let newer = || self.tls.as_ref().is_some_and(Tls::is_newer);
+        let before = newer();
+        match self.dial().await {
+            Err(Fault::Lost(_)) if newer() != before => self.dial().await,
+            result => result,
+        }
+    }
+
+    async fn dial(&self) -> Result<Connection, Fault> {
         let step = format!("connect to {}:{}", self.url.host, self.url.port);
         let tcp = within(self.limit, &step, async {
             TcpStream::connect((self.url.host.as_str(), self.url.port)).await.map_err(FtpError::ConnectionError)
@@ -89,12 +102,24 @@ impl Endpoint {
         let ftp = within(self.limit, &step, AsyncRustlsFtpStream::connect_with_stream(tcp)).await.map_err(busy)?;
         let mut ftp = ftp.passive_stream_builder(move |address| Box::pin(connect_data(peer, address.port())));
         if let Some(tls) = &self.tls {
-            let secured = ftp.into_secure(tls.connector(), &self.url.host);
-            ftp = within(self.limit, &format!("{step} by TLS"), secured).await?;
+            ftp = self.secure(tls, ftp, &format!("{step} by TLS")).await?;
         }
         self.login(&mut ftp).await?;
         within(self.limit, "TYPE I", ftp.transfer_type(FileType::Binary)).await?;
         Ok(Connection { ftp, limit: self.limit, no_epsv: self.no_epsv.clone() })
+    }
+
+    async fn secure(&self, tls: &Tls, ftp: AsyncRustlsFtpStream, step: &str) -> Result<AsyncRustlsFtpStream, Fault> {
+        let secured = ftp.into_secure(tls.connector(), &self.url.host);
+        match tokio::time::timeout(self.limit, secured).await {
+            Err(_) => Err(slow(self.limit, step)),
+            Ok(result) => result.map_err(|error| {
+                if matches!(&error, FtpError::SecureError(text) if text.contains("ProtocolVersion")) {
+                    tls.speak_newer();
+                }
+                Fault::new(step, error)
+            }),
+        }
     }
 
     async fn login(&self, ftp: &mut AsyncRustlsFtpStream) -> Result<(), Fault> {
@@ -248,7 +273,10 @@ impl Connection {
         let mut total: u64 = 0;
         loop {
             let read = async { data.read(&mut chunk).await.map_err(FtpError::ConnectionError) };
-            let count = within(self.limit, &step, read).await?;
+            let count = match within(self.limit, &step, read).await {
+                Err(lost) if lost.is_lost() => return Err(self.reason(&step, data, lost).await),
+                result => result?,
+            };
             let Some(bytes) = chunk.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
             total = total.saturating_add(count as u64);
             if total > max {
@@ -284,11 +312,7 @@ impl Connection {
                 match within(self.limit, &step, write).await {
                     Ok(0) => return Err(Fault::Lost(format!("{step}: the data connection was closed"))),
                     Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-                    // A server whose disk is full resets the data connection, and says why on the other.
-                    Err(lost) if lost.is_lost() => {
-                        within(self.limit, &step, data.finish()).await?;
-                        return Err(lost);
-                    }
+                    Err(lost) if lost.is_lost() => return Err(self.reason(&step, data, lost).await),
                     Err(other) => return Err(other),
                 }
             }
@@ -297,19 +321,26 @@ impl Connection {
         Ok(total)
     }
 
+    /// Why a data connection broke: a server whose disk is full, for one, resets it, and says why on the
+    /// control connection. Where that says that all is well, it is not: TLS did not see the end.
+    async fn reason(&self, step: &str, data: Transfer, lost: Fault) -> Fault {
+        within(self.limit, step, data.finish()).await.err().unwrap_or(lost)
+    }
+
     /// Opens a data connection, by EPSV unless the server has none.
     async fn open(&mut self, command: &str, direction: Direction) -> Result<Transfer, Fault> {
         if !self.no_epsv.load(Ordering::Relaxed) {
             self.ftp.set_mode(Mode::ExtendedPassive);
             match self.begin(command, direction).await {
-                Err(Fault::Refused(refusal)) if refusal.is_unknown_command() => {
-                    self.no_epsv.store(true, Ordering::Relaxed);
-                }
+                Err(Fault::Refused(refusal)) if refusal.is_unknown_command() => {}
                 other => return other,
             }
         }
         self.ftp.set_mode(Mode::Passive);
-        self.begin(command, direction).await
+        let data = self.begin(command, direction).await?;
+        // PASV works where EPSV did not: remembered for all connections.
+        self.no_epsv.store(true, Ordering::Relaxed);
+        Ok(data)
     }
 
     async fn begin(&mut self, command: &str, direction: Direction) -> Result<Transfer, Fault> {
