@@ -8,29 +8,36 @@
 //! 5 catalog.record       known here at once, and to all of this database
 //! ```
 //! Only the fourth step is seen by anybody, and it is one rename: a push that ends before it, however it
-//! ends, leaves nothing but a staging folder that is removed here or, after a crash, swept later. After
-//! it the version is there, even if the database is away.
+//! ends, leaves nothing but a staging folder that is removed here, when the store is back, or after a
+//! crash by a sweep. After it the version is there, even if the database is away. An answer of the store
+//! that got lost is asked for again, because it is better to know than to push twice.
+//!
+//! What bounds it: the caller's number of pushes at once, and within it the places for unpacking and
+//! compiling, and the store's connections.
 
-use std::{fs::File, sync::Arc};
+use std::{fs::File, sync::Arc, time::Duration};
 
 use chrono::{SubsecRound, Utc};
 use tempfile::TempPath;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     artifacts::{ArtifactError, Artifacts},
     catalog::{Catalog, CatalogError},
     config::Limits,
     function::{
-        Digest, EntryName, ErrorCode, FunctionName, FunctionRef, FunctionType, Lane, Location, Manifest, PushId,
-        Version,
+        Digest, EntryName, ErrorCode, FunctionName, FunctionRef, FunctionType, Lane, Manifest, PushId,
         package::{Package, PackageError},
     },
-    store::{Commit, FunctionStore, StoreError},
+    store::{FunctionStore, StoreError},
 };
 
-/// How many numbers in a row a push may lose to others before it gives up.
-const MOST_LOST: u32 = 1000;
+mod commit;
+
+use commit::{MOST_LOST, Queues};
+
+/// The longest `pushed_by` that is kept, in characters.
+const MAX_PUSHED_BY: usize = 128;
 
 /// A package that somebody pushes.
 #[derive(Debug)]
@@ -53,8 +60,8 @@ pub struct Push {
     pub size: u64,
     /// Its digest.
     pub sha256: Digest,
-    /// Fires when nobody waits for the push any more: then it is not compiled for nothing. Once it goes
-    /// to the store it is seen through.
+    /// Fires when nobody waits for the push any more: then its compiler is ended, and it is undone. Once
+    /// it takes a number it is seen through.
     pub cancel: CancellationToken,
 }
 
@@ -73,6 +80,9 @@ pub enum PublishError {
     /// Others took every number that this push went for.
     #[error("{MOST_LOST} other pushes of {0} came first; try again")]
     Outrun(FunctionName),
+    /// Nobody waited for it any more, so it was undone.
+    #[error("the push was given up before it was published")]
+    GivenUp,
     /// The description could not be written.
     #[error("the manifest cannot be written: {0}")]
     Manifest(#[from] serde_json::Error),
@@ -87,6 +97,7 @@ impl PublishError {
             Self::Artifact(error) => error.code(),
             Self::Store(error) => error.code(),
             Self::Outrun(_) => ErrorCode::AtCapacity,
+            Self::GivenUp => ErrorCode::Cancelled,
             Self::Manifest(_) => ErrorCode::Internal,
         }
     }
@@ -98,49 +109,56 @@ pub struct Publisher {
     store: Arc<dyn FunctionStore>,
     artifacts: Artifacts,
     limits: Limits,
+    queues: Queues,
+    /// How long a commit whose outcome is not known is asked for again.
+    patience: Duration,
+    /// How long to wait before what is staged is tried to be removed again.
+    undo_wait: Duration,
+    /// Ends the tasks that remove later what could not be removed at once.
+    end: CancellationToken,
+    _end: DropGuard,
 }
 
 impl Publisher {
-    /// A publisher into `store`.
+    /// A publisher into `store`, which is the catalog's and the artifacts' too.
     #[must_use]
     pub fn new(catalog: Arc<Catalog>, store: Arc<dyn FunctionStore>, artifacts: Artifacts, limits: Limits) -> Self {
-        Self { catalog, store, artifacts, limits }
+        let end = CancellationToken::new();
+        Self {
+            catalog,
+            store,
+            artifacts,
+            limits,
+            queues: Queues::default(),
+            patience: commit::PATIENCE,
+            undo_wait: commit::UNDO_WAIT,
+            _end: end.clone().drop_guard(),
+            end,
+        }
     }
 
     /// Publishes a package. To be seen through in a task of its own, since the version is there or not
     /// there whether or not the pusher waits for the answer.
     ///
     /// # Errors
-    /// When it is refused or fails; then nothing of it is left.
+    /// When it is refused or fails; then nothing of it is left. Where the store is away, what was staged
+    /// is removed later, and what turns out to be published is made known.
     pub async fn publish(&self, push: Push) -> Result<FunctionRef, PublishError> {
         self.catalog.check_push(&push.name, &push.lane, push.kind).await?;
         let entry = self.entry(&push).await?;
-        let prepared = self.artifacts.prepare(&push.package, push.sha256, push.kind, &entry, &push.cancel).await?;
-        let manifest = Manifest {
-            push_id: PushId::generate(),
-            name: push.name.clone(),
-            lane: push.lane.clone(),
-            kind: push.kind,
-            entry,
-            sha256: push.sha256,
-            size: push.size,
-            pushed_at: Utc::now().trunc_subsecs(6),
-            pushed_by: push.pushed_by.clone(),
-            sharpfaas_version: env!("CARGO_PKG_VERSION").to_owned(),
+        let prepared = self.artifacts.prepare(&push.package, push.sha256, push.kind, &entry, &push.cancel).await;
+        let prepared = match prepared {
+            Err(_) if push.cancel.is_cancelled() => return Err(PublishError::GivenUp),
+            prepared => prepared?,
         };
-        match self.place(&push, &manifest).await {
-            Ok(version) => {
+        match self.place(&push, entry).await {
+            Ok(function) => {
                 prepared.keep().await;
-                let function = FunctionRef::from_manifest(manifest, version);
                 tracing::info!(version = %function.location, sha256 = %function.sha256, "published");
-                self.catalog.record(function.clone()).await;
-                Ok(function)
+                Ok(Arc::unwrap_or_clone(function))
             }
             Err(error) => {
                 prepared.discard().await;
-                if let Err(left) = self.store.discard(manifest.push_id).await {
-                    tracing::info!(push = %manifest.push_id, error = %left, "a staging folder is left to be swept");
-                }
                 Err(error)
             }
         }
@@ -157,22 +175,44 @@ impl Publisher {
         Ok(picked.await.map_err(ArtifactError::from)?.map_err(ArtifactError::from)?)
     }
 
-    /// Stages and commits; the version that it got.
-    async fn place(&self, push: &Push, manifest: &Manifest) -> Result<Version, PublishError> {
-        self.store.stage(manifest.push_id, &push.package, &serde_json::to_vec_pretty(manifest)?).await?;
-        let mut newest = self.catalog.newest(&push.name, &push.lane).await?;
-        for _ in 0..MOST_LOST {
-            let version = Version::after(newest, push.new_version);
-            let at = Location { lane: push.lane.clone(), version, name: push.name.clone() };
-            match self.store.commit(manifest.push_id, &at).await? {
-                Commit::Done => return Ok(version),
-                Commit::Taken => {
-                    // Whoever was first may have made it a function of the other type.
-                    self.catalog.check_push(&push.name, &push.lane, push.kind).await?;
-                    newest = self.catalog.newest(&push.name, &push.lane).await?.max(Some(version));
-                }
+    /// Stages and commits; where that fails, what is staged is removed.
+    async fn place(&self, push: &Push, entry: EntryName) -> Result<Arc<FunctionRef>, PublishError> {
+        if push.cancel.is_cancelled() {
+            return Err(PublishError::GivenUp);
+        }
+        let manifest = manifest(push, entry);
+        let id = manifest.push_id;
+        let text = serde_json::to_vec_pretty(&manifest)?;
+        let placed = match self.store.stage(id, &push.package, &text).await {
+            Ok(()) => self.commit(push, manifest).await,
+            Err(error) => Err(error.into()),
+        };
+        match placed {
+            Ok(function) => Ok(function),
+            Err(failed) => {
+                self.undo(id, failed.maybe).await;
+                Err(failed.error)
             }
         }
-        Err(PublishError::Outrun(push.name.clone()))
     }
 }
+
+fn manifest(push: &Push, entry: EntryName) -> Manifest {
+    let plain = |text: &String| text.chars().filter(|c| !c.is_control()).take(MAX_PUSHED_BY).collect();
+    Manifest {
+        push_id: PushId::generate(),
+        name: push.name.clone(),
+        lane: push.lane.clone(),
+        kind: push.kind,
+        entry,
+        sha256: push.sha256,
+        size: push.size,
+        // As exact as the database keeps it, so that all who read it see the same.
+        pushed_at: Utc::now().trunc_subsecs(6),
+        pushed_by: push.pushed_by.as_ref().map(plain),
+        sharpfaas_version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ use crate::{
     store::{Commit, FunctionStore, StoreError, dir::DirStore},
 };
 
-mod children;
+pub(crate) mod children;
 mod folders;
 mod pushes;
 mod room;
@@ -35,6 +35,20 @@ pub(crate) struct TestStore {
     pub(crate) away: AtomicBool,
     /// A fetch takes one of these.
     pub(crate) gate: tokio::sync::Semaphore,
+    pub(crate) commits: AtomicUsize,
+    /// A commit takes one of these.
+    pub(crate) commit_gate: tokio::sync::Semaphore,
+    /// How many commits fail before they do anything, and how many after they did it.
+    pub(crate) refused_commits: AtomicUsize,
+    pub(crate) lost_commits: AtomicUsize,
+}
+
+/// Takes one, where there is one.
+fn take(count: &AtomicUsize) -> Result<(), StoreError> {
+    match count.try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+        Ok(_) => Err(StoreError::Unavailable("the answer got lost".into())),
+        Err(_) => Ok(()),
+    }
 }
 
 impl TestStore {
@@ -51,11 +65,17 @@ impl FunctionStore for TestStore {
     }
 
     async fn commit(&self, push: PushId, at: &Location) -> Result<Commit, StoreError> {
+        self.commits.fetch_add(1, Ordering::SeqCst);
+        self.commit_gate.acquire().await.expect("never closed").forget();
         self.check()?;
-        self.store.commit(push, at).await
+        take(&self.refused_commits)?;
+        let commit = self.store.commit(push, at).await?;
+        take(&self.lost_commits)?;
+        Ok(commit)
     }
 
     async fn discard(&self, push: PushId) -> Result<(), StoreError> {
+        self.check()?;
         self.store.discard(push).await
     }
 
@@ -114,6 +134,10 @@ impl Bench {
             fetches: AtomicUsize::new(0),
             away: AtomicBool::new(false),
             gate: tokio::sync::Semaphore::new(1000),
+            commits: AtomicUsize::new(0),
+            commit_gate: tokio::sync::Semaphore::new(1000),
+            refused_commits: AtomicUsize::new(0),
+            lost_commits: AtomicUsize::new(0),
         };
         let wasm = wasm::Engine::new(Sizes { concurrency: 4, memory_bytes: 16 << 20 }).expect("an engine");
         let compiler = Compiler::with_program(&config, children::this_binary(root.path()));
@@ -329,7 +353,7 @@ async fn a_package_that_is_not_what_was_pushed_is_refused() {
 }
 
 /// Another server on the same store.
-fn bench_like(bench: &Bench) -> Bench {
+pub(crate) fn bench_like(bench: &Bench) -> Bench {
     let store = bench.store.clone();
     Bench { store, ..Bench::new() }
 }

@@ -15,7 +15,7 @@ pub(super) fn this_binary(root: &Path) -> PathBuf {
     script(root, "compiler", &text)
 }
 
-pub(super) fn script(root: &Path, name: &str, text: &str) -> PathBuf {
+pub(crate) fn script(root: &Path, name: &str, text: &str) -> PathBuf {
     let path = root.join(name);
     fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("it is written");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("it is marked");
