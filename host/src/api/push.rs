@@ -95,7 +95,7 @@ pub async fn push(request: HttpRequest, body: web::Payload, services: Services) 
     let entry = fields.parse::<EntryName>("entryFileName")?;
     fields.done("'functionName', 'lane', 'type', 'newVersion' and 'entryFileName'")?;
 
-    let _place = services
+    let place = services
         .push_place()
         .ok_or_else(|| Problem::new(ErrorCode::AtCapacity, "the server takes as many pushes as it may now"))?;
     let cancel = CancellationToken::new();
@@ -114,7 +114,12 @@ pub async fn push(request: HttpRequest, body: web::Payload, services: Services) 
     };
     let _hung_up = cancel.drop_guard();
     let publisher = services.publisher().clone();
-    let function = services.spawn(async move { publisher.publish(push).await }).await??;
+    let work = async move {
+        // The place is taken as long as the work goes on, whether or not the client still waits.
+        let _place = place;
+        publisher.publish(push).await
+    };
+    let function = services.spawn(work).await??;
     Ok(HttpResponse::Created().json(PushResponse::from(&function)))
 }
 
