@@ -80,6 +80,22 @@ async fn execute(core: &str, call: &Arc<Call>) -> Outcome {
 }
 
 #[tokio::test]
+async fn a_result_is_read_before_the_guest_frees_it() {
+    let core = module(ECHO)
+        + r#"(func (export "post") (param i32)
+            (memory.fill (i32.load offset=4 (local.get 0)) (i32.const 255) (i32.load offset=8 (local.get 0))))"#;
+    let text = component(&core)
+        .replace(
+            "(func (export \"execute\")",
+            "(alias core export $i \"post\" (core func $post))\n(func (export \"execute\")",
+        )
+        .replace("(realloc $realloc))", "(realloc $realloc) (post-return (func $post)))");
+    let engine = engine();
+    let component = engine.load(compiled(&text).expect("it compiles")).expect("it loads");
+    assert_eq!(engine.execute(&component, &call("kept", 5000)).await.expect("runs"), Ok("kept".to_owned()));
+}
+
+#[tokio::test]
 async fn runs_each_call_in_an_instance_of_its_own() {
     let engine = engine();
     let counting = module(&format!(
