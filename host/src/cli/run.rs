@@ -123,6 +123,8 @@ fn members<S: Serializer>(pairs: &[(String, String)], serializer: S) -> Result<S
 struct Shown {
     invocation_id: Uuid,
     status: String,
+    #[serde(rename = "type")]
+    kind: Option<FunctionType>,
     result: Option<Box<RawValue>>,
     error: Option<ShownError>,
 }
@@ -288,12 +290,14 @@ fn show(client: &Client, event: &Event, terminal: &mut Terminal) -> Result<(), F
 
 /// Prints the result, or tells why there is none.
 fn finish(client: &Client, document: &str, json: bool, terminal: &mut Terminal) -> Result<(), Failure> {
-    let Shown { status, result, error, .. } = client.read(document)?;
+    let Shown { status, kind, result, error, .. } = client.read(document)?;
     if json {
         terminal.print(document)?;
     }
     if status == "succeeded" {
-        return if json { Ok(()) } else { terminal.print(&text(result.as_deref())) };
+        // What a program prints is its result: whoever watches has just seen it.
+        let seen = kind == Some(FunctionType::Exe) && terminal.is_watched();
+        return if json || seen { Ok(()) } else { terminal.print(&text(result.as_deref())) };
     }
     let error = error.unwrap_or_else(|| ShownError { code: status.clone(), detail: format!("the call {status}") });
     let text = format!("{} ({})", error.detail, error.code);

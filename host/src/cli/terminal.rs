@@ -43,6 +43,11 @@ impl Terminal {
         self.interactive
     }
 
+    /// Whether one person sees both standard output and standard error.
+    pub fn is_watched(&self) -> bool {
+        self.interactive && self.guarded
+    }
+
     /// Prints a result.
     pub fn print(&mut self, text: &str) -> Result<(), Failure> {
         let written = if self.guarded {

@@ -47,13 +47,18 @@ struct Ran {
 }
 
 async fn ran(server: &str, arguments: &[&str]) -> Ran {
+    ran_on(server, arguments, false).await
+}
+
+/// As [`ran`], where `watched` by a person on a terminal.
+async fn ran_on(server: &str, arguments: &[&str], watched: bool) -> Ran {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let options = ["--server", server];
     let all = ["sharpfaas"].iter().chain(arguments).chain(&options);
     let (stdout, stderr) = (Shared::default(), Shared::default());
     let code = match Cli::try_parse_from(all) {
         Ok(Cli { command: Command::Client(command) }) => {
-            let mut terminal = Terminal::new(Box::new(stdout.clone()), Box::new(stderr.clone()), false);
+            let mut terminal = Terminal::new(Box::new(stdout.clone()), Box::new(stderr.clone()), watched);
             match execute(command, &mut terminal).await {
                 Ok(()) => 0,
                 Err(failure) => {
@@ -130,6 +135,15 @@ async fn a_result_goes_to_stdout_and_the_console_to_stderr() {
 async fn a_string_is_printed_as_its_text() {
     let server = running(ended("succeeded", &json!({ "result": "two\nlines" }))).await;
     assert_eq!(ran(&server.url, &["run", "f"]).await.stdout, "two\nlines\n");
+}
+
+#[tokio::test]
+async fn what_a_program_printed_is_not_shown_twice_to_the_same_person() {
+    let server = running(ended("succeeded", &json!({ "type": "exe", "result": "working" }))).await;
+    let piped = ran(&server.url, &["run", "f"]).await;
+    assert_eq!((piped.stdout.as_str(), piped.stderr.as_str()), ("working\n", "working\n"));
+    let watched = ran_on(&server.url, &["run", "f"], true).await;
+    assert_eq!((watched.stdout.as_str(), watched.stderr.as_str()), ("", "\u{1b}[2mworking\u{1b}[0m\n"));
 }
 
 #[tokio::test]
