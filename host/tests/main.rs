@@ -11,6 +11,8 @@
 
 mod common;
 mod database;
+mod fleet;
+mod outage;
 mod services;
 mod spine;
 mod store;

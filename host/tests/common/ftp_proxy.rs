@@ -25,6 +25,10 @@ pub enum Mishap {
     Answers(&'static str, &'static str),
     /// Every answer to PASV names another host.
     ForgesPasv,
+    /// The next such command is carried out, and from then on it is silent.
+    SilentAfter(&'static str),
+    /// Connections are taken, and nothing is ever answered, not even a greeting.
+    Silent,
 }
 
 struct Shared {
@@ -81,6 +85,11 @@ impl FtpProxy {
         self.shared.mishaps.lock().unwrap().push(mishap);
     }
 
+    /// Nothing goes wrong any more.
+    pub fn mend(&self) {
+        self.shared.mishaps.lock().unwrap().clear();
+    }
+
     /// Closes every connection.
     pub fn cut(&self) {
         self.shared.cut.send_modify(|count| *count += 1);
@@ -116,6 +125,10 @@ impl Shared {
         mishaps.iter().position(|there| there == mishap).map(|at| mishaps.remove(at)).is_some()
     }
 
+    fn has(&self, mishap: &Mishap) -> bool {
+        self.mishaps.lock().unwrap().contains(mishap)
+    }
+
     fn answer_of(&self, verb: &str) -> Option<&'static str> {
         self.mishaps.lock().unwrap().iter().find_map(|mishap| match mishap {
             Mishap::Answers(of, answer) if *of == verb => Some(*answer),
@@ -141,6 +154,9 @@ async fn pass(client: TcpStream, shared: &Shared) -> Option<()> {
                 let command = command.ok()??;
                 let verb = command.split(' ').next().unwrap_or_default().to_owned();
                 shared.commands.lock().unwrap().push(verb.clone());
+                if shared.has(&Mishap::Silent) {
+                    continue;
+                }
                 if let Some(answer) = shared.answer_of(&verb) {
                     to_client.write_all(format!("{answer}\r\n").as_bytes()).await.ok()?;
                     continue;
@@ -149,6 +165,11 @@ async fn pass(client: TcpStream, shared: &Shared) -> Option<()> {
                     lose |= shared.take(&Mishap::LosesAnswer(verb));
                     hold |= shared.take(&Mishap::HoldsAnswer(verb));
                 }
+                if let Some(verb) = ONCE.into_iter().find(|known| *known == verb)
+                    && shared.take(&Mishap::SilentAfter(verb))
+                {
+                    shared.mishaps.lock().unwrap().push(Mishap::Silent);
+                }
                 to_server.write_all(format!("{command}\r\n").as_bytes()).await.ok()?;
             }
             answer = answers.next_line() => {
@@ -156,11 +177,10 @@ async fn pass(client: TcpStream, shared: &Shared) -> Option<()> {
                 if lose {
                     return None;
                 }
-                if hold {
+                if hold || shared.has(&Mishap::Silent) {
                     continue;
                 }
-                let forges = shared.mishaps.lock().unwrap().contains(&Mishap::ForgesPasv);
-                if forges && answer.starts_with("227") {
+                if shared.has(&Mishap::ForgesPasv) && answer.starts_with("227") {
                     answer = answer.replace("(127,0,0,1,", "(192,0,2,1,");
                     assert!(answer.contains("192,0,2,1"), "{answer}");
                 }

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::mpsc,
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -70,7 +71,7 @@ impl FtpServer {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async move {
-                let listener = TcpListener::bind(address).await.unwrap();
+                let listener = bind(address).await;
                 tell.send(listener.local_addr().unwrap()).unwrap();
                 let accept = async {
                     while let Ok((socket, _)) = listener.accept().await {
@@ -107,6 +108,19 @@ impl FtpServer {
             let _ = running.stop.send(());
             running.thread.join().expect("the server's thread ends");
         }
+    }
+}
+
+/// Binds to an address that was ours a moment ago, unless it is the first time: somebody else's connection
+/// may have got its port meanwhile, for as long as that takes.
+async fn bind(address: SocketAddr) -> TcpListener {
+    let began = Instant::now();
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) => assert!(began.elapsed() < Duration::from_secs(30), "{address}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
