@@ -130,8 +130,12 @@ impl Inner {
                 return Err(self.not_in_lane(&key.line).await);
             }
         }
+        let known = database.map(|it| it.location.version);
+        let known = known.max(self.memory.newest(&key.line, None).map(|it| it.location.version));
+        // One that would be the next is read however short a while ago the line was looked at: whoever asks
+        // for it may just have pushed it elsewhere.
         if let Selector::Exact(version) = key.selector
-            && self.memory.first_read(&key.line)
+            && (is_next(version, known) || self.memory.first_read(&key.line))
             && let shelf::Found::Version(function) = self.read(&key.line, version).await?
         {
             self.keep(vec![function.clone()]).await;
@@ -224,6 +228,11 @@ impl Inner {
             self.mend.notify_one();
         }
     }
+}
+
+/// Whether the version is one of the two that may come after `newest`.
+fn is_next(version: Version, newest: Option<Version>) -> bool {
+    [false, true].into_iter().any(|new_major| Version::after(newest, new_major) == version)
 }
 
 /// Which newest the selector asks for: of a major, or of all; none for an exact version.
