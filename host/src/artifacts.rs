@@ -282,13 +282,14 @@ impl Inner {
     ) -> Result<(Program, Option<Pin>), ArtifactError> {
         let found = {
             let _making = package.making().await;
-            match self.find_entry(key).await? {
+            // Every file, since a program may use any of them: once a load, so once a start mostly.
+            match self.find_entry(key, true).await? {
                 Some(found) => found,
                 None => {
                     self.fetch(key, source).await?;
                     package.made();
                     let vanished = || ArtifactError::Aborted("its files vanished while it was made".into());
-                    self.find_entry(key).await?.ok_or_else(vanished)?
+                    self.find_entry(key, false).await?.ok_or_else(vanished)?
                 }
             }
         };
@@ -310,9 +311,9 @@ impl Inner {
         }
     }
 
-    async fn find_entry(&self, key: &Key) -> Result<Option<FoundEntry>, ArtifactError> {
+    async fn find_entry(&self, key: &Key, thorough: bool) -> Result<Option<FoundEntry>, ArtifactError> {
         let (folder, key) = (self.folder.clone(), key.clone());
-        blocking(move || unpacked::find(&folder, &key.zip, key.kind, &key.entry, false)).await
+        blocking(move || unpacked::find(&folder, &key.zip, key.kind, &key.entry, thorough)).await
     }
 
     /// Unpacks the package into its place.
