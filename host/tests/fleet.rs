@@ -16,7 +16,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::common::{
     ftp_proxy::{FtpProxy, Mishap},
-    ftp_server::{FtpServer, Rename},
+    ftp_server::{FtpServer, Options},
     numbered::{consecutive, on_ftp, packages, printing},
     server::{PATIENCE, Server},
 };
@@ -109,7 +109,7 @@ async fn all_is_well(servers: &[Arc<Server>; 2], root: &Path, texts: &BTreeMap<S
 #[tokio::test]
 async fn a_hundred_pushes_to_two_servers_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    let ftp = FtpServer::start(folder.path(), Rename::Fails);
+    let ftp = FtpServer::start(folder.path(), Options::default());
     let servers = two_servers(&ftp, "");
     let (texts, again) = push_all(&servers, Arc::default()).await;
     assert_eq!(again, 0, "the store was there all the time");
@@ -120,7 +120,7 @@ async fn a_hundred_pushes_to_two_servers_at_once() {
 #[tokio::test]
 async fn a_hundred_pushes_while_the_store_comes_and_goes() {
     let folder = tempfile::tempdir().unwrap();
-    let mut ftp = FtpServer::start(folder.path(), Rename::Fails);
+    let mut ftp = FtpServer::start(folder.path(), Options::default());
     let servers = two_servers(&ftp, "timeout_seconds = 5");
     let done = Arc::new(AtomicUsize::new(0));
     let progress = done.clone();
@@ -154,7 +154,7 @@ fn staged(root: &Path) -> usize {
 async fn a_push_whose_rename_was_not_answered_is_not_published_twice() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("functionstore");
-    let ftp = FtpServer::start(folder.path(), Rename::Fails);
+    let ftp = FtpServer::start(folder.path(), Options::default());
     let proxy = FtpProxy::start(ftp.address).await;
     let server = Arc::new(Server::start(&on_ftp(proxy.address, "timeout_seconds = 1\nretries = 1")));
     let push = |text: &str| {

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::common::{
     fixtures::zip,
     ftp_proxy::{FtpProxy, Mishap},
-    ftp_server::{FtpServer, Rename},
+    ftp_server::{FtpServer, Options},
     numbered::{folders, on_ftp, printing},
     server::{PATIENCE, Server},
 };
@@ -137,7 +137,7 @@ async fn all_is_well(server: &Server) {
 #[tokio::test]
 async fn the_store_stops_and_comes_back() {
     let folder = tempfile::tempdir().unwrap();
-    let mut ftp = FtpServer::start(folder.path(), Rename::Fails);
+    let mut ftp = FtpServer::start(folder.path(), Options::default());
     let mut server = Server::start(&on_ftp(ftp.address, HURRIED));
     prepare(&ftp, &server).await;
     ftp.kill();
@@ -160,7 +160,7 @@ async fn the_store_stops_and_comes_back() {
 #[tokio::test]
 async fn the_store_takes_connections_and_never_answers() {
     let folder = tempfile::tempdir().unwrap();
-    let ftp = FtpServer::start(folder.path(), Rename::Fails);
+    let ftp = FtpServer::start(folder.path(), Options::default());
     let proxy = FtpProxy::start(ftp.address).await;
     let server = Server::start(&on_ftp(proxy.address, HURRIED));
     prepare(&ftp, &server).await;
@@ -173,7 +173,7 @@ async fn the_store_takes_connections_and_never_answers() {
 #[tokio::test]
 async fn what_another_server_pushed_is_found() {
     let folder = tempfile::tempdir().unwrap();
-    let ftp = FtpServer::start(folder.path(), Rename::Fails);
+    let ftp = FtpServer::start(folder.path(), Options::default());
     let config = on_ftp(ftp.address, "refresh_seconds = 1");
     let (one, other) = (Server::start(&config), Server::start(&config));
     for minor in 0..5 {
@@ -200,7 +200,7 @@ async fn what_another_server_pushed_is_found() {
 #[tokio::test]
 async fn a_server_with_an_empty_database_finds_everything() {
     let folder = tempfile::tempdir().unwrap();
-    let ftp = FtpServer::start(folder.path(), Rename::Fails);
+    let ftp = FtpServer::start(folder.path(), Options::default());
     let config = on_ftp(ftp.address, "");
     let mut first = Server::start(&config);
     let mut all = Vec::new();
@@ -266,7 +266,7 @@ fn corrupt(path: &Path) -> Vec<u8> {
 #[tokio::test]
 async fn what_rots_in_the_local_folder_is_made_again() {
     let folder = tempfile::tempdir().unwrap();
-    let ftp = FtpServer::start(folder.path(), Rename::Fails);
+    let ftp = FtpServer::start(folder.path(), Options::default());
     let mut server = Server::start(&on_ftp(ftp.address, ""));
     server.push("echo.wasm").await;
     let script = "#!/bin/sh\ncat \"$(dirname \"$0\")/part.txt\"\n";
