@@ -15,7 +15,6 @@ use serde_json::json;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::common::{
-    ftp_proxy::{FtpProxy, Mishap},
     ftp_server::{FtpServer, Options},
     numbered::{consecutive, on_ftp, packages, printing},
     server::{PATIENCE, Server},
@@ -148,39 +147,4 @@ async fn a_hundred_pushes_while_the_store_comes_and_goes() {
 
 fn staged(root: &Path) -> usize {
     std::fs::read_dir(root.join("functionstore/.staging")).map_or(0, Iterator::count)
-}
-
-#[tokio::test]
-async fn a_push_whose_rename_was_not_answered_is_not_published_twice() {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("functionstore");
-    let ftp = FtpServer::start(folder.path(), Options::default());
-    let proxy = FtpProxy::start(ftp.address).await;
-    let server = Arc::new(Server::start(&on_ftp(proxy.address, "timeout_seconds = 1\nretries = 1")));
-    let push = |text: &str| {
-        let (server, zip) = (server.clone(), printing(text));
-        tokio::spawn(async move { server.push_zip("functionName=lost&type=exe&lane=dev", zip).await })
-    };
-    let version = async |text: &str| {
-        let (status, body) = push(text).await.unwrap();
-        assert_eq!(status, StatusCode::CREATED, "{body}");
-        body["version"].as_str().expect("a version").to_owned()
-    };
-    // The first push of a lane takes two renames, as the lane is made between them.
-    assert_eq!(version("the first").await, "1.0");
-    for minor in [1, 3, 5] {
-        proxy.add(Mishap::SilentAfter("RNTO"));
-        let (_, body) = push("the same").await.unwrap();
-        assert_eq!(body["code"], "store_unavailable", "{body}");
-        assert_eq!(packages(&root, "lost").len(), minor + 1, "it is published all the same");
-        proxy.mend();
-        // Another package comes first; then the try again.
-        let began = Instant::now();
-        while push(&format!("other {minor}")).await.unwrap().0 != StatusCode::CREATED {
-            assert!(began.elapsed() < PATIENCE, "the store is back");
-        }
-        assert_eq!(version("the same").await, format!("1.{minor}"));
-        assert_eq!(packages(&root, "lost").len(), minor + 2);
-    }
-    assert_eq!(version("the same").await, "1.7", "a push on purpose");
 }
