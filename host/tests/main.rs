@@ -10,6 +10,7 @@
 )]
 
 mod common;
+mod crash;
 mod database;
 mod fleet;
 mod outage;

@@ -25,8 +25,6 @@ pub enum Mishap {
     Answers(&'static str, &'static str),
     /// Every answer to PASV names another host.
     ForgesPasv,
-    /// The next such command is carried out, and from then on it is silent.
-    SilentAfter(&'static str),
     /// Connections are taken, and nothing is ever answered, not even a greeting.
     Silent,
 }
@@ -164,11 +162,6 @@ async fn pass(client: TcpStream, shared: &Shared) -> Option<()> {
                 if let Some(verb) = ONCE.into_iter().find(|known| *known == verb) {
                     lose |= shared.take(&Mishap::LosesAnswer(verb));
                     hold |= shared.take(&Mishap::HoldsAnswer(verb));
-                }
-                if let Some(verb) = ONCE.into_iter().find(|known| *known == verb)
-                    && shared.take(&Mishap::SilentAfter(verb))
-                {
-                    shared.mishaps.lock().unwrap().push(Mishap::Silent);
                 }
                 to_server.write_all(format!("{command}\r\n").as_bytes()).await.ok()?;
             }
