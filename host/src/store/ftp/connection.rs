@@ -39,6 +39,8 @@ const CHUNK: usize = 64 * 1024;
 const SEND_BUFFER: u32 = 256 * 1024;
 /// The longest listing that is read, in bytes: some 800,000 versions of a function.
 const MAX_LISTING_BYTES: usize = 32 * 1024 * 1024;
+/// What pure-ftpd cuts a listing off at unless it is told otherwise, saying so in words alone.
+const CUT_LISTING: usize = 10_000;
 
 /// Where the server is and how to get in.
 #[derive(Debug)]
@@ -228,6 +230,9 @@ impl Connection {
     /// The names in a folder; none when it is not there. They are the server's, and hostile.
     pub(super) async fn names(&mut self, folder: &str) -> Result<Vec<String>, Fault> {
         let mut names = self.listing("NLST", folder).await?;
+        if names.len() == CUT_LISTING {
+            tracing::warn!(folder, "a listing has exactly {CUT_LISTING} names: start pure-ftpd with a higher -L");
+        }
         for name in &mut names {
             // Some servers give each name with the path that was asked for.
             if let Some(at) = name.rfind('/') {
