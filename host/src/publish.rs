@@ -189,10 +189,8 @@ impl Publisher {
         };
         match placed {
             Ok(function) => Ok(function),
-            Err(failed) => {
-                self.undo(id, failed.maybe).await;
-                Err(failed.error)
-            }
+            // An answer got lost, and the version is there.
+            Err(failed) => self.undo(id, failed.maybe).await.ok_or(failed.error),
         }
     }
 }

@@ -110,12 +110,18 @@ impl Publisher {
     }
 
     /// Removes what is staged of a push; where the store is away, later. Where an answer got lost, the
-    /// push may turn out to be published: then the catalog is told, though the pusher was told otherwise.
-    pub(super) async fn undo(&self, push: PushId, maybe: Option<FunctionRef>) {
+    /// push may turn out to be published: then the catalog is told, and the version given. If that shows
+    /// only later, the pusher was told otherwise.
+    pub(super) async fn undo(&self, push: PushId, maybe: Option<FunctionRef>) -> Option<Arc<FunctionRef>> {
         let undo = Undo { catalog: self.catalog.clone(), store: self.store.clone(), push, maybe };
-        let Err(error) = undo.once().await else { return };
-        tracing::warn!(%push, "what is staged of a push is removed later: {error}");
-        tokio::spawn(self.end.clone().run_until_cancelled_owned(undo.later(self.undo_wait)));
+        match undo.once().await {
+            Ok(published) => published,
+            Err(error) => {
+                tracing::warn!(%push, "what is staged of a push is removed later: {error}");
+                tokio::spawn(self.end.clone().run_until_cancelled_owned(undo.later(self.undo_wait)));
+                None
+            }
+        }
     }
 }
 
@@ -134,22 +140,23 @@ impl Undo {
             tokio::time::sleep(wait).await;
             wait *= 2;
             match self.once().await {
-                Ok(()) => return,
+                Ok(_) => return,
                 Err(error) => tracing::debug!(push = %self.push, "what is staged of a push is still there: {error}"),
             }
         }
         tracing::warn!(push = %self.push, "what is staged of a push is left for the sweep");
     }
 
-    async fn once(&self) -> Result<(), StoreError> {
+    /// Gives the version that the push turns out to be.
+    async fn once(&self) -> Result<Option<Arc<FunctionRef>>, StoreError> {
         // After this nothing can be committed any more, so what is seen then is how it stays.
         self.store.discard(self.push).await?;
-        let Some(function) = &self.maybe else { return Ok(()) };
-        let Some(found) = self.store.manifest(&function.location).await? else { return Ok(()) };
-        if serde_json::from_slice::<Manifest>(&found).is_ok_and(|found| found.push_id == self.push) {
-            tracing::warn!("published {} after all: the store's answer had got lost", function.location);
-            self.catalog.record(function.clone()).await;
+        let Some(function) = &self.maybe else { return Ok(None) };
+        let Some(found) = self.store.manifest(&function.location).await? else { return Ok(None) };
+        if !serde_json::from_slice::<Manifest>(&found).is_ok_and(|found| found.push_id == self.push) {
+            return Ok(None);
         }
-        Ok(())
+        tracing::warn!("published {} after all: the store's answer had got lost", function.location);
+        Ok(Some(self.catalog.record(function.clone()).await))
     }
 }

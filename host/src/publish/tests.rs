@@ -260,8 +260,8 @@ async fn what_was_committed_after_all_is_found() {
     server.bench.store.lost_commits.store(usize::MAX, SeqCst);
     let push = server.component(1);
     let (lane, sha256) = (push.lane.clone(), push.sha256);
-    let error = server.publisher.publish(push).await.expect_err("no answer comes");
-    assert!(matches!(&error, PublishError::Store(StoreError::Unavailable(_))), "{error}");
+    let function = server.publisher.publish(push).await.expect("no answer comes, but the version is there");
+    assert_eq!(function.location.version, Version::FIRST);
     let found = server.catalog.resolve(&name("f"), &lane, Selector::Latest).await.expect("it is there");
     assert_eq!((found.location.version, found.sha256), (Version::FIRST, sha256));
     server.artifacts.get(&found, None).await.expect("it runs");
