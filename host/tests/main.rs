@@ -12,6 +12,7 @@
 mod common;
 mod crash;
 mod database;
+mod faults;
 mod fleet;
 mod outage;
 mod services;

@@ -4,4 +4,5 @@ pub mod fixtures;
 pub mod ftp_proxy;
 pub mod ftp_server;
 pub mod numbered;
+pub mod process;
 pub mod server;
