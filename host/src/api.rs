@@ -19,6 +19,7 @@ mod push;
 mod run;
 mod view;
 
+pub use body::hold;
 pub use error::Problem;
 
 /// Puts every route into an app.

@@ -6,7 +6,11 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use actix_web::{App, HttpServer, dev::ServerHandle, web};
+use actix_web::{
+    App, HttpServer,
+    dev::{ServerHandle, Service},
+    web,
+};
 
 use crate::{
     api,
@@ -61,11 +65,17 @@ impl Server {
         let state = self.state.clone();
         let limit = seconds(settings.shutdown_seconds);
         actix_web::rt::System::new().block_on(async move {
-            let mut server = HttpServer::new(move || App::new().app_data(state.clone()).configure(api::routes))
-                .client_request_timeout(seconds(settings.read_seconds))
-                .client_disconnect_timeout(std::time::Duration::from_secs(1))
-                .keep_alive(seconds(settings.keep_alive_seconds))
-                .shutdown_timeout(settings.shutdown_seconds);
+            let mut server = HttpServer::new(move || {
+                App::new().app_data(state.clone()).configure(api::routes).wrap_fn(|mut request, service| {
+                    let held = api::hold(&mut request);
+                    let answer = service.call(request);
+                    async move { answer.await.map(|response| held.with(response)) }
+                })
+            })
+            .client_request_timeout(seconds(settings.read_seconds))
+            .client_disconnect_timeout(std::time::Duration::from_secs(1))
+            .keep_alive(seconds(settings.keep_alive_seconds))
+            .shutdown_timeout(settings.shutdown_seconds);
             if let Ok(workers @ 1..) = usize::try_from(settings.workers) {
                 server = server.workers(workers);
             }

@@ -1,10 +1,23 @@
 //! Reading bodies under limits of size and time.
 
-use std::time::Duration;
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use actix_web::{HttpRequest, http::header, web};
+use actix_web::{
+    HttpMessage, HttpRequest,
+    body::{BodySize, BoxBody, MessageBody},
+    dev::{Payload, ServiceRequest, ServiceResponse},
+    error::PayloadError,
+    http::header,
+    web,
+};
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use tokio::time::Instant;
 
 use super::Problem;
@@ -77,4 +90,59 @@ pub async fn read(request: &HttpRequest, mut body: web::Payload, limit: u64, mut
         read.extend_from_slice(&part);
     }
     Ok(read.freeze())
+}
+
+/// The rest of a body that comes in chunks, held until its request is answered.
+///
+/// actix reads what is left of a chunked body that nobody wants any more, as long as its sender likes, and keeps
+/// the connection for it. Of a body that is still held when the answer goes out, it closes the connection.
+pub struct Held(Option<Rc<RefCell<Payload>>>);
+
+/// Holds the body of the request, where it comes in chunks.
+pub fn hold(request: &mut ServiceRequest) -> Held {
+    if !request.chunked().unwrap_or(false) {
+        return Held(None);
+    }
+    let shared = Rc::new(RefCell::new(request.take_payload()));
+    request.set_payload(Payload::Stream { payload: Box::pin(Shared(shared.clone())) });
+    Held(Some(shared))
+}
+
+impl Held {
+    /// Puts it into the response, with which it goes.
+    pub fn with(self, response: ServiceResponse) -> ServiceResponse {
+        match self.0 {
+            None => response,
+            Some(payload) => response.map_body(|_, body| BoxBody::new(Holding { body, _payload: payload })),
+        }
+    }
+}
+
+/// What the handler reads.
+struct Shared(Rc<RefCell<Payload>>);
+
+impl Stream for Shared {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_next(context)
+    }
+}
+
+/// A response's body beside the request's.
+struct Holding {
+    body: BoxBody,
+    _payload: Rc<RefCell<Payload>>,
+}
+
+impl MessageBody for Holding {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_next(context)
+    }
 }
