@@ -14,6 +14,7 @@ mod crash;
 mod database;
 mod faults;
 mod fleet;
+mod hostile;
 mod outage;
 mod services;
 mod spine;

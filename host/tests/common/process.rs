@@ -72,6 +72,14 @@ pub async fn eventually(what: &str, holds: impl Fn() -> Result<(), String>) {
     }
 }
 
+/// The server's peak of resident memory, in bytes.
+pub fn peak(server: &Server) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("it has memory");
+    let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
+    kib * 1024
+}
+
 /// Whether a process of that number runs; a zombie does not.
 pub fn alive(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, _)| state != 'Z' && state != 'X')
