@@ -7,6 +7,7 @@
 use std::{
     fmt::Write as _,
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -36,6 +37,7 @@ fn main() -> Result<(), Failure> {
 fn start(folder: &Path) -> Result<(), Failure> {
     let script = folder.join("small.sh");
     fs::write(&script, "#!/bin/sh\necho 1\n")?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
     {
         let server = Served::sharpfaas(&[], folder)?;
         push(&server, "echo", &echo_component()?)?;

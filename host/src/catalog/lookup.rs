@@ -132,10 +132,10 @@ impl Inner {
         }
         let known = database.map(|it| it.location.version);
         let known = known.max(self.memory.newest(&key.line, None).map(|it| it.location.version));
-        // One that would be the next is read however short a while ago the line was looked at: whoever asks
+        // One that would come soon is read however short a while ago the line was looked at: whoever asks
         // for it may just have pushed it elsewhere.
         if let Selector::Exact(version) = key.selector
-            && (is_next(version, known) || self.memory.first_read(&key.line))
+            && (is_near(version, known) || self.memory.first_read(&key.line))
             && let shelf::Found::Version(function) = self.read(&key.line, version).await?
         {
             self.keep(vec![function.clone()]).await;
@@ -230,9 +230,16 @@ impl Inner {
     }
 }
 
-/// Whether the version is one of the two that may come after `newest`.
-fn is_next(version: Version, newest: Option<Version>) -> bool {
-    [false, true].into_iter().any(|new_major| Version::after(newest, new_major) == version)
+/// How many versions that are not known here somebody may have pushed elsewhere a moment ago. A version
+/// further on is looked for once a second, so that a flood of numbers is no flood of reads.
+const NEAR: u32 = 8;
+
+/// Whether the version may be one of the first that come after `newest`.
+fn is_near(version: Version, newest: Option<Version>) -> bool {
+    [false, true].into_iter().any(|new_major| {
+        let next = Version::after(newest, new_major);
+        version.major == next.major && (next.minor..next.minor.saturating_add(NEAR)).contains(&version.minor)
+    })
 }
 
 /// Which newest the selector asks for: of a major, or of all; none for an exact version.
