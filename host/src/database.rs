@@ -34,6 +34,9 @@ pub use versions::{FunctionSummary, LaneSummary};
 /// at it, and building indexes over what there is.
 const MIGRATION_SECONDS: u64 = 300;
 
+/// How long a start waits before it tries again to open a SQLite file that is locked.
+const LOCKED_PAUSE: Duration = Duration::from_millis(10);
+
 /// What went wrong with the database. Texts are for the log: they may hold addresses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DatabaseError {
@@ -108,7 +111,7 @@ impl Database {
     /// When the database can't be reached within the configured time, or its schema is of a later program.
     pub async fn connect(config: &DatabaseConfig, password: Option<Secret>) -> Result<Self, DatabaseError> {
         let limit = seconds(config.timeout_seconds);
-        let connection = tokio::time::timeout(limit, sea_orm::Database::connect(options(config, password, limit)?))
+        let connection = tokio::time::timeout(limit, open(options(config, password, limit)?))
             .await
             .map_err(|_| "it did not answer in time".to_owned())
             .and_then(|connected| connected.map_err(|error| error.to_string()))
@@ -142,6 +145,25 @@ impl Database {
             Err(_) => Err(DatabaseError::Unavailable(format!("no answer within {} s", self.limit.as_secs()))),
         }
     }
+}
+
+/// Opens the pool. A SQLite file that others make or close at this moment is locked, and turning on its
+/// write-ahead log then fails at once whatever the busy time-out is: it is tried until it is free.
+async fn open(options: ConnectOptions) -> Result<DatabaseConnection, DbErr> {
+    loop {
+        match sea_orm::Database::connect(options.clone()).await {
+            Err(DbErr::Conn(RuntimeErr::SqlxError(cause))) if is_locked(&cause) => {
+                tokio::time::sleep(LOCKED_PAUSE).await
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// Whether it is SQLite's `SQLITE_BUSY`, of whichever kind: the low byte of its code.
+fn is_locked(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+    code.is_some_and(|code| code & 0xff == 5)
 }
 
 fn options(

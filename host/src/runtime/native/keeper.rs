@@ -205,7 +205,8 @@ impl Watch {
             return;
         }
         let Some(process) = procfs::process(pid) else { return };
-        if process.session == rustix::process::getsid(None).ok() {
+        // The server's own helpers. Both are none where the session began outside of our PID namespace.
+        if process.session == procfs::process(rustix::process::getpid()).and_then(|server| server.session) {
             return;
         }
         let known = self.trees.iter().position(|tree| tree.knows(&process));
