@@ -27,7 +27,7 @@ mod entities;
 mod invocations;
 mod versions;
 
-pub use invocations::{InvocationQuery, InvocationRow};
+pub use invocations::{InvocationQuery, InvocationRow, Request};
 pub use versions::{FunctionSummary, LaneSummary};
 
 /// How long the schema may take to be brought up to date, in seconds: waiting for another server that is

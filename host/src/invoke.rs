@@ -27,7 +27,7 @@ use crate::{
     artifacts::{ArtifactError, Artifacts},
     catalog::{Catalog, CatalogError},
     config::{HistoryConfig, Limits, seconds},
-    database::{Database, DatabaseError},
+    database::{Database, DatabaseError, InvocationRow},
     function::{ErrorCode, Failure, FailureKind, FunctionRef, FunctionType, Invocation, InvocationId, Status},
     runtime::{Call, Runtime, RuntimeError, console::Console},
 };
@@ -35,11 +35,14 @@ use crate::{
 mod admission;
 mod journal;
 mod live;
+mod tail;
 
 use admission::{Admission, AtCapacity, Permit};
 use journal::Journal;
 use live::Register;
 pub use live::{Ended, Live};
+use tail::Mirrors;
+pub use tail::{Expired, Heard, Tail};
 
 /// Why a call has no result.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +129,7 @@ pub struct Parts {
     /// Keeps history.
     pub database: Database,
     /// The name of this server in history.
-    pub node: String,
+    pub node: Arc<str>,
     /// The threads on which connections live and waiting is done.
     pub services: tokio::runtime::Handle,
 }
@@ -144,6 +147,7 @@ struct Shared {
     admission: Admission,
     register: Arc<Register>,
     journal: Journal,
+    mirrors: Arc<Mirrors>,
     runs: TaskTracker,
     stop: CancellationToken,
     /// Ended when the invoker is.
@@ -161,6 +165,7 @@ impl Invoker {
             limits: limits.clone(),
             register,
             journal,
+            mirrors: Arc::default(),
             runs: TaskTracker::new(),
             stop: CancellationToken::new(),
             writers: TaskTracker::new(),
@@ -209,7 +214,48 @@ impl Invoker {
         self.shared.register.get(id)
     }
 
-    /// All such calls, newest first.
+    /// Finds a call, on this server or in the database.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn find(&self, id: InvocationId) -> Result<Option<Found>, DatabaseError> {
+        if let Some(live) = self.live(id) {
+            return Ok(Some(Found::Live(live)));
+        }
+        let database = self.shared.parts.database.clone();
+        let asked = self.shared.parts.services.spawn(async move { database.invocation(id).await });
+        let row = asked.await.map_err(|error| DatabaseError::Query(error.to_string()))??;
+        Ok(row.map(|row| Found::Row(Box::new(row))))
+    }
+
+    /// Follows a call from line `from` on, wherever it runs or ran; `None` where there is none.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn follow(&self, id: InvocationId, from: u64) -> Result<Option<Tail>, DatabaseError> {
+        let Shared { parts, mirrors, limits, .. } = &*self.shared;
+        if self.live(id).is_none()
+            && let Some(mirror) = mirrors.get(id)
+        {
+            return Ok(Some(Tail::mirror(mirror, from, parts.node.clone())));
+        }
+        Ok(self.find(id).await?.map(|found| match found {
+            Found::Live(live) => self.tail(live, from),
+            Found::Row(row) => {
+                let keep = usize::try_from(limits.output_bytes).unwrap_or(usize::MAX);
+                let mirror = mirrors.make(*row, keep, &parts.database, &parts.services);
+                Tail::mirror(mirror, from, parts.node.clone())
+            }
+        }))
+    }
+
+    /// Follows a call of this server.
+    #[must_use]
+    pub fn tail(&self, live: Arc<Live>, from: u64) -> Tail {
+        Tail::live(live, from, self.shared.parts.node.clone())
+    }
+
+    /// All calls of this server that are under way, or have just ended, newest first.
     #[must_use]
     pub fn all_live(&self) -> Vec<Arc<Live>> {
         self.shared.register.all()
@@ -244,6 +290,15 @@ impl Invoker {
         // A writer that waits for a database which is away ends with its thread.
         drop(tokio::time::timeout(Duration::from_secs(1), shared.writers.wait()).await);
     }
+}
+
+/// Where a call can be seen.
+#[derive(Debug)]
+pub enum Found {
+    /// In this server, under way or just ended.
+    Live(Arc<Live>),
+    /// In the database.
+    Row(Box<InvocationRow>),
 }
 
 /// Why a call was not begun.

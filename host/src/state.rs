@@ -107,7 +107,7 @@ impl State {
             artifacts,
             runtime,
             database: database.clone(),
-            node,
+            node: node.into(),
             services: services.clone(),
         };
         let incoming = config.artifacts.dir.join("incoming");

@@ -20,9 +20,10 @@ enum Invocations {
     Detail,
     Result,
     Output,
-    OutputTruncated,
+    OutputSkipped,
     Node,
     CancelRequested,
+    WatchedAt,
     CreatedAt,
     StartedAt,
     EndedAt,
@@ -46,9 +47,10 @@ impl MigrationTrait for Migration {
             .col(text_null(Invocations::Detail))
             .col(text_null(Invocations::Result))
             .col(text(Invocations::Output))
-            .col(boolean(Invocations::OutputTruncated))
+            .col(big_integer(Invocations::OutputSkipped))
             .col(text(Invocations::Node))
             .col(boolean(Invocations::CancelRequested))
+            .col(big_integer_null(Invocations::WatchedAt))
             .col(big_integer(Invocations::CreatedAt))
             .col(big_integer_null(Invocations::StartedAt))
             .col(big_integer_null(Invocations::EndedAt))

@@ -1,7 +1,5 @@
 //! `/api/invocations…`: what ran, and what runs now.
 
-use std::sync::Arc;
-
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -10,7 +8,7 @@ use super::{Problem, Services, error::ProblemDocument, fields::Fields, view::Inv
 use crate::{
     database::{InvocationQuery, InvocationRow},
     function::{CallerId, ErrorCode, FunctionName, InvocationId, Lane, Status},
-    invoke::Live,
+    invoke::Found,
 };
 
 /// The largest page.
@@ -39,23 +37,9 @@ pub fn not_found(id: InvocationId) -> Problem {
     Problem::new(ErrorCode::InvocationNotFound, format!("there is no invocation {id}, or its history has expired"))
 }
 
-/// Where a call can be seen.
-#[derive(Debug)]
-pub enum Found {
-    /// In this server, under way or just ended.
-    Live(Arc<Live>),
-    /// In the database.
-    Row(Box<InvocationRow>),
-}
-
 /// Finds a call, here or in the database.
-pub async fn find(services: &Services, id: InvocationId) -> Result<Found, Problem> {
-    if let Some(live) = services.invoker().live(id) {
-        return Ok(Found::Live(live));
-    }
-    let database = services.database().clone();
-    let row = services.spawn(async move { database.invocation(id).await }).await??;
-    row.map(|row| Found::Row(Box::new(row))).ok_or_else(|| not_found(id))
+async fn find(services: &Services, id: InvocationId) -> Result<Found, Problem> {
+    services.invoker().find(id).await?.ok_or_else(|| not_found(id))
 }
 
 /// Lists calls, newest first.

@@ -4,7 +4,7 @@
 //! text, or as server-sent events (the HTML Standard's `text/event-stream`) whose ids are line numbers,
 //! so that a listener which comes back with `Last-Event-ID` goes on after the last line it has seen.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -17,19 +17,17 @@ use futures_util::{Stream, stream};
 use super::{
     Problem, Services,
     error::ProblemDocument,
-    invocations::{Found, find, id},
+    invocations::{id, not_found},
     view::InvocationView,
 };
 use crate::{
     database::InvocationRow,
-    function::{InvocationId, OutputLine},
-    invoke::Live,
+    function::OutputLine,
+    invoke::{Expired, Heard, Tail},
 };
 
-/// How many lines are read in one go.
-const LINES: usize = 256;
-/// How often the row of a call on another server is looked at.
-const LOOK: Duration = Duration::from_millis(500);
+/// How much is read in one go, in bytes.
+const BYTES: usize = 16 * 1024;
 /// How long a listener waits at most without a byte, so that proxies keep the connection.
 const SILENCE: Duration = Duration::from_secs(15);
 
@@ -63,12 +61,8 @@ pub async fn output(
     let id = id(&path)?;
     let form = form(request.headers());
     let from = last_event(request.headers())?.map_or(0, |last| last.saturating_add(1));
-    let found = find(&services, id).await?;
-    let source = match found {
-        Found::Live(live) => Source::Live { live, next: from },
-        Found::Row(row) => Source::Elsewhere { row: Some(row), id, from },
-    };
-    let state = Streaming { services, source, form, written: VecDeque::new() };
+    let tail = services.invoker().follow(id, from).await?.ok_or_else(|| not_found(id))?;
+    let state = Streaming { tail, form, ended: false };
     Ok(HttpResponse::Ok()
         .insert_header((
             header::CONTENT_TYPE,
@@ -96,84 +90,44 @@ fn last_event(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     number.map(Some).ok_or_else(|| Problem::invalid("Last-Event-ID must be the number of a line"))
 }
 
-/// Where the lines come from.
-#[derive(Debug)]
-enum Source {
-    /// This server's console of the call.
-    Live { live: Arc<Live>, next: u64 },
-    /// The database, once the call has ended, wherever it runs.
-    Elsewhere { row: Option<Box<InvocationRow>>, id: InvocationId, from: u64 },
-    /// All was written.
-    Done,
-}
-
 struct Streaming {
-    services: Services,
-    source: Source,
+    tail: Tail,
     form: Form,
-    /// What was made and is not sent yet.
-    written: VecDeque<Bytes>,
+    ended: bool,
 }
 
 impl Streaming {
     fn into_stream(self) -> impl Stream<Item = Result<Bytes, Problem>> {
         stream::unfold(self, async |mut state| {
-            loop {
-                if let Some(bytes) = state.written.pop_front() {
-                    return Some((Ok(bytes), state));
-                }
-                match state.more().await {
-                    Ok(true) => {}
-                    Ok(false) => return None,
-                    Err(problem) => {
-                        state.source = Source::Done;
-                        return Some((Err(problem), state));
-                    }
+            while !state.ended {
+                let text = state.more().await;
+                if !text.is_empty() {
+                    return Some((Ok(text.into()), state));
                 }
             }
+            None
         })
     }
 
-    /// Writes what comes next; `false` at the end.
-    async fn more(&mut self) -> Result<bool, Problem> {
+    /// What comes next, in the form of the listener.
+    async fn more(&mut self) -> String {
         let mut text = String::new();
         let form = self.form;
-        match &mut self.source {
-            Source::Done => return Ok(false),
-            Source::Live { live, next } => match tokio::time::timeout(SILENCE, live.console.next(*next, LINES)).await {
-                Err(_) => keep_alive(form, &mut text),
-                Ok(batch) => {
-                    skipped(form, batch.skipped, &mut text);
-                    for (number, line) in (batch.first..).zip(&batch.lines) {
-                        write_line(form, number, line, &mut text);
-                    }
-                    *next = batch.next();
-                    if batch.ended {
-                        live.wait().await;
-                        completed(form, &live.row(self.services.invoker().node()), &mut text);
-                        self.source = Source::Done;
-                    }
+        match tokio::time::timeout(SILENCE, self.tail.next(BYTES)).await {
+            Err(_) => keep_alive(form, &mut text),
+            Ok(Err(Expired)) => self.ended = true,
+            Ok(Ok(Heard { batch, end })) => {
+                skipped(form, batch.skipped, &mut text);
+                for (number, line) in (batch.first..).zip(&batch.lines) {
+                    write_line(form, number, line, &mut text);
                 }
-            },
-            Source::Elsewhere { row, id, from } => {
-                if let Some(ended) = row.take_if(|row| row.status.is_end()) {
-                    for (number, line) in (0..).zip(&ended.output).skip(usize::try_from(*from).unwrap_or(usize::MAX)) {
-                        write_line(form, number, line, &mut text);
-                    }
-                    completed(form, &ended, &mut text);
-                    self.source = Source::Done;
-                } else {
-                    tokio::time::sleep(LOOK).await;
-                    let (database, id) = (self.services.database().clone(), *id);
-                    let seen = self.services.spawn(async move { database.invocation(id).await }).await??;
-                    *row = Some(Box::new(seen.ok_or_else(|| super::invocations::not_found(id))?));
+                if let Some(row) = end {
+                    completed(form, &row, &mut text);
+                    self.ended = true;
                 }
             }
         }
-        if !text.is_empty() {
-            self.written.push_back(text.into());
-        }
-        Ok(true)
+        text
     }
 }
 

@@ -112,7 +112,7 @@ fn ended(live: &Live) -> Result<HttpResponse, Problem> {
         return Err(Problem::new(ErrorCode::Internal, "the call has not ended").of(live.id));
     };
     let result = end.result.as_ref().map_err(|error| Problem::from(error).of(live.id))?;
-    let (output, output_truncated) = live.console.tail();
+    let (output, skipped) = live.console.tail();
     Ok(HttpResponse::Ok().json(RunResponse {
         invocation_id: live.id.0,
         caller_id: live.caller_id.as_ref().map(CallerId::as_str),
@@ -123,7 +123,7 @@ fn ended(live: &Live) -> Result<HttpResponse, Problem> {
         status: Status::Succeeded,
         result: ResultValue(result),
         output: &output,
-        output_truncated,
+        output_truncated: skipped > 0,
         elapsed_ms: millis(u64::try_from(end.elapsed.as_micros()).unwrap_or(u64::MAX)),
     }))
 }

@@ -95,7 +95,7 @@ impl<'a> InvocationView<'a> {
         Self {
             result: row.result.as_deref().map(ResultValue),
             output: Some(&row.output),
-            output_truncated: Some(row.output_truncated),
+            output_truncated: Some(row.output_skipped > 0),
             ..Self::line(row)
         }
     }

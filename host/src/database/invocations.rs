@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use sea_orm::{
-    ActiveValue::Set,
+    ActiveValue::{NotSet, Set},
     ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
     sea_query::{Expr, OnConflict, Query},
 };
@@ -53,8 +53,8 @@ pub struct InvocationRow {
     pub result: Option<String>,
     /// The last of what it printed.
     pub output: Vec<Arc<OutputLine>>,
-    /// Whether it printed more than that.
-    pub output_truncated: bool,
+    /// How many lines it had printed before those: the number of the first of them.
+    pub output_skipped: u64,
     /// The server that runs it.
     pub node: String,
     /// Whether somebody asked for its end. Writing a row that exists leaves this as it is:
@@ -85,6 +85,17 @@ pub struct InvocationQuery {
     pub before: Option<InvocationId>,
     /// At most this many.
     pub limit: u64,
+}
+
+/// What other servers ask of the one that runs a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// The call.
+    pub id: InvocationId,
+    /// To end it.
+    pub cancel: bool,
+    /// To show what it prints: a mark that is another one each time it is asked for.
+    pub watched: Option<i64>,
 }
 
 impl Database {
@@ -137,7 +148,7 @@ impl Database {
                 Column::Detail,
                 Column::Result,
                 Column::Output,
-                Column::OutputTruncated,
+                Column::OutputSkipped,
                 Column::Node,
                 Column::StartedAt,
                 Column::EndedAt,
@@ -230,21 +241,35 @@ impl Database {
         Ok(self.bounded(update.exec(&self.connection)).await?.rows_affected > 0)
     }
 
-    /// The calls at work on `node` whose end somebody asked for.
+    /// Asks whichever server runs the call to keep its row up with what it prints, for the next moments.
+    /// Nothing happens where there is no such call, or it has ended.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn cancel_requests(&self, node: &str) -> Result<Vec<InvocationId>, DatabaseError> {
+    pub async fn watch(&self, id: InvocationId) -> Result<(), DatabaseError> {
+        use invocation::Column;
+        let update = invocation::Entity::update_many()
+            .col_expr(Column::WatchedAt, Expr::value(micros(Utc::now())))
+            .filter(Column::Id.eq(id.0))
+            .filter(Column::Status.is_in(AT_WORK));
+        self.bounded(update.exec(&self.connection)).await.map(drop)
+    }
+
+    /// What was asked of the calls at work on `node`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn requests(&self, node: &str) -> Result<Vec<Request>, DatabaseError> {
         use invocation::Column;
         let query = invocation::Entity::find()
             .select_only()
-            .column(Column::Id)
+            .columns([Column::Id, Column::CancelRequested, Column::WatchedAt])
             .filter(Column::Status.is_in(AT_WORK))
             .filter(Column::Node.eq(node))
-            .filter(Column::CancelRequested.eq(true))
-            .into_tuple::<uuid::Uuid>();
-        let ids = self.bounded(query.all(&self.connection)).await?;
-        Ok(ids.into_iter().map(InvocationId).collect())
+            .filter(Condition::any().add(Column::CancelRequested.eq(true)).add(Column::WatchedAt.is_not_null()))
+            .into_tuple::<(uuid::Uuid, bool, Option<i64>)>();
+        let rows = self.bounded(query.all(&self.connection)).await?;
+        Ok(rows.into_iter().map(|(id, cancel, watched)| Request { id: InvocationId(id), cancel, watched }).collect())
     }
 }
 
@@ -279,9 +304,10 @@ fn to_model(row: &InvocationRow) -> (usize, invocation::ActiveModel) {
         detail: Set(text(&row.detail)),
         result: Set(text(&row.result)),
         output: Set(output),
-        output_truncated: Set(row.output_truncated),
+        output_skipped: Set(signed(row.output_skipped)),
         node: Set(row.node.clone()),
         cancel_requested: Set(row.cancel_requested),
+        watched_at: NotSet,
         created_at: Set(micros(row.created_at)),
         started_at: Set(row.started_at.map(micros)),
         ended_at: Set(row.ended_at.map(micros)),
@@ -305,7 +331,7 @@ fn from_model(row: invocation::Model) -> Result<InvocationRow, DbErr> {
         detail: row.detail,
         result: row.result,
         output: output.into_iter().map(Arc::new).collect(),
-        output_truncated: row.output_truncated,
+        output_skipped: unsigned("skipped", row.output_skipped)?,
         node: row.node,
         cancel_requested: row.cancel_requested,
         created_at: time(row.created_at)?,

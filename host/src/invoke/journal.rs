@@ -4,10 +4,10 @@
 //! is away rows wait, bounded in number and bytes; beyond that the oldest are dropped, which is logged.
 //! Until a call's last row is written it stays in the register of live calls, so it can be asked for at
 //! any time. Calls that take longer than a moment are written as running too, so that every server of
-//! the database sees them, and can ask for their end.
+//! the database sees them, and can ask for their end, or for what they print.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -20,6 +20,7 @@ use super::live::{Live, Register};
 use crate::{
     config::HistoryConfig,
     database::{Database, DatabaseError, InvocationRow},
+    function::InvocationId,
 };
 
 /// How long rows gather before they are written.
@@ -31,6 +32,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often calls under way are looked through: written as running, and cancelled where another server
 /// was asked to.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often the output of a call that somebody follows on another server is written.
+const SHOW: Duration = Duration::from_millis(200);
+/// How long a call is watched after it was last asked for.
+const WATCHED_FOR: Duration = Duration::from_secs(5);
 /// How often old rows are deleted.
 const EXPIRE: Duration = Duration::from_secs(600);
 /// How many rows one deletion takes.
@@ -43,7 +48,7 @@ const WAITING_BYTES: usize = 256 * 1024 * 1024;
 pub(super) struct Journal {
     database: Database,
     register: Arc<Register>,
-    node: String,
+    node: Arc<str>,
     keep: TimeDelta,
     most: usize,
     waiting: Mutex<Waiting>,
@@ -51,6 +56,18 @@ pub(super) struct Journal {
     came: Notify,
     /// Something was written.
     went: Notify,
+}
+
+/// The calls of this server that somebody follows on another one.
+type Watched = HashMap<InvocationId, Watch>;
+
+#[derive(Debug)]
+struct Watch {
+    /// The mark that it was last asked for with.
+    mark: i64,
+    until: Instant,
+    /// How many lines it had printed when its row was last written.
+    shown: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +89,7 @@ fn weight(live: &Live) -> usize {
 }
 
 impl Journal {
-    pub(super) fn new(database: Database, register: Arc<Register>, node: String, config: &HistoryConfig) -> Self {
+    pub(super) fn new(database: Database, register: Arc<Register>, node: Arc<str>, config: &HistoryConfig) -> Self {
         Self {
             database,
             register,
@@ -177,9 +194,17 @@ impl Journal {
     /// Looks after calls under way, and deletes old rows, until dropped.
     pub(super) async fn look_after(&self) {
         let mut expired = None::<Instant>;
+        let mut watched = Watched::default();
+        let mut looked = Instant::now();
         loop {
-            tokio::time::sleep(LOOK).await;
-            if let Err(error) = self.look().await {
+            tokio::time::sleep(if watched.is_empty() { LOOK } else { SHOW }).await;
+            let done = if looked.elapsed() >= LOOK {
+                looked = Instant::now();
+                self.look(&mut watched).await
+            } else {
+                self.show(&mut watched).await
+            };
+            if let Err(error) = done {
                 tracing::debug!(%error, "calls under way cannot be looked after now");
             }
             if expired.is_none_or(|at| at.elapsed() >= EXPIRE) {
@@ -189,20 +214,47 @@ impl Journal {
         }
     }
 
-    async fn look(&self) -> Result<(), DatabaseError> {
+    async fn look(&self, watched: &mut Watched) -> Result<(), DatabaseError> {
+        watched.retain(|_, watch| watch.until > Instant::now());
         let old = Utc::now() - TimeDelta::from_std(LOOK).unwrap_or(TimeDelta::zero());
         let under_way: Vec<_> =
             self.register.all().into_iter().filter(|live| live.ended().is_none() && live.created_at < old).collect();
         if under_way.is_empty() {
+            watched.clear();
             return Ok(());
         }
-        self.database.save(&under_way.iter().map(|live| live.row(&self.node)).collect::<Vec<_>>()).await?;
-        for id in self.database.cancel_requests(&self.node).await? {
-            if let Some(live) = self.register.get(id) {
+        let row = |live: &Arc<Live>| match watched.get(&live.id) {
+            Some(_) => live.row_so_far(&self.node),
+            None => live.row(&self.node),
+        };
+        self.database.save(&under_way.iter().map(row).collect::<Vec<_>>()).await?;
+        for request in self.database.requests(&self.node).await? {
+            let Some(live) = self.register.get(request.id) else { continue };
+            if request.cancel {
                 live.cancel.cancel();
             }
+            let Some(mark) = request.watched else { continue };
+            let until = Instant::now() + WATCHED_FOR;
+            let watch = watched.entry(request.id).or_insert(Watch { mark: 0, until, shown: None });
+            if watch.mark != mark {
+                (watch.mark, watch.until) = (mark, until);
+            }
         }
-        Ok(())
+        self.show(watched).await
+    }
+
+    /// Writes what watched calls have printed since the last time.
+    async fn show(&self, watched: &mut Watched) -> Result<(), DatabaseError> {
+        let mut rows = Vec::new();
+        for (id, watch) in watched.iter_mut().filter(|(_, watch)| watch.until > Instant::now()) {
+            let live = self.register.get(*id).filter(|live| live.ended().is_none());
+            let printed = live.as_ref().map(|live| live.console.printed());
+            if let Some(live) = live.filter(|_| watch.shown != printed) {
+                watch.shown = printed;
+                rows.push(live.row_so_far(&self.node));
+            }
+        }
+        self.database.save(&rows).await
     }
 
     async fn expire(&self) {

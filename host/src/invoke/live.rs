@@ -146,13 +146,22 @@ impl Live {
         }
     }
 
-    /// The call as history keeps it, as it stands now.
+    /// The call as history keeps it, as it stands now; what it printed is in it when it has ended.
     #[must_use]
     pub fn row(&self, node: &str) -> InvocationRow {
+        self.row_with(node, false)
+    }
+
+    /// As [`row`](Self::row), with what it has printed so far.
+    pub(super) fn row_so_far(&self, node: &str) -> InvocationRow {
+        self.row_with(node, true)
+    }
+
+    fn row_with(&self, node: &str, output: bool) -> InvocationRow {
         // Looked at once: it may end while the row is made, and the row must be of one moment.
         let end = self.end.get();
         let error = end.and_then(|end| end.result.as_ref().err());
-        let (output, output_truncated) = if end.is_some() { self.console.tail() } else { (Vec::new(), false) };
+        let (output, output_skipped) = if output || end.is_some() { self.console.tail() } else { (Vec::new(), 0) };
         InvocationRow {
             id: self.id,
             caller_id: self.caller_id.clone(),
@@ -166,7 +175,7 @@ impl Live {
             detail: error.map(InvokeError::detail),
             result: end.and_then(|end| end.result.as_ref().ok().cloned()),
             output,
-            output_truncated,
+            output_skipped,
             node: node.to_owned(),
             cancel_requested: self.cancel.is_cancelled(),
             created_at: self.created_at,

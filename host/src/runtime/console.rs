@@ -3,7 +3,8 @@
 //! The guest writes and is never held up: a line goes into a bounded ring and whoever listens is woken.
 //! Every line has a number, counted from 0. A listener holds the number it wants next and reads from
 //! the ring at its own pace; when the ring has moved on meanwhile, it is told how many lines it missed.
-//! So the memory of a call's output is one ring, however many listen.
+//! So the memory of a call's output is one ring, however many listen. Nor does the guest wake them all:
+//! it wakes one, and that one the others.
 
 use std::{
     collections::VecDeque,
@@ -25,6 +26,9 @@ const LINE_COST: usize = 64;
 #[derive(Debug)]
 pub struct Console {
     ring: Mutex<Ring>,
+    /// Wakes one listener, who wakes the others through `changed`: so a write costs the guest the same
+    /// however many listen.
+    first: Notify,
     changed: Notify,
 }
 
@@ -36,7 +40,7 @@ struct Ring {
     /// What `lines` costs, in bytes.
     held: usize,
     /// How much it may cost.
-    keep: usize,
+    room: usize,
     /// The beginnings of lines whose ends are not printed yet, by stream.
     partial: [Vec<u8>; 2],
     ended: bool,
@@ -67,9 +71,15 @@ impl Console {
     /// A console that keeps the last `keep` bytes of what is printed.
     #[must_use]
     pub fn new(keep: usize) -> Self {
-        let ring =
-            Ring { lines: VecDeque::new(), first: 0, held: 0, keep, partial: [Vec::new(), Vec::new()], ended: false };
-        Self { ring: Mutex::new(ring), changed: Notify::new() }
+        let ring = Ring {
+            lines: VecDeque::new(),
+            first: 0,
+            held: 0,
+            room: keep,
+            partial: [Vec::new(), Vec::new()],
+            ended: false,
+        };
+        Self { ring: Mutex::new(ring), first: Notify::new(), changed: Notify::new() }
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
@@ -87,7 +97,7 @@ impl Console {
         let changed = ring.end() != before;
         drop(ring);
         if changed {
-            self.changed.notify_waiters();
+            self.first.notify_one();
         }
     }
 
@@ -102,16 +112,23 @@ impl Console {
         }
         ring.ended = true;
         drop(ring);
-        self.changed.notify_waiters();
+        self.first.notify_one();
     }
 
-    /// What there is from line `from` on, at most `max` lines, at once.
+    /// What there is from line `from` on, at once: at least a line where there is one, and no further
+    /// than `max` bytes, of which each line costs 64 beside its text.
     #[must_use]
     pub fn read(&self, from: u64, max: usize) -> Batch {
         let ring = self.ring();
         let first = from.max(ring.first);
         let start = usize::try_from(first - ring.first).unwrap_or(usize::MAX);
-        let lines: Vec<_> = ring.lines.iter().skip(start).take(max).cloned().collect();
+        let mut room = max;
+        let fitting = ring.lines.iter().skip(start).take_while(|line| {
+            let fits = room > 0;
+            room = room.saturating_sub(cost(line));
+            fits
+        });
+        let lines: Vec<_> = fitting.cloned().collect();
         let reached = first.saturating_add(lines.len() as u64) >= ring.end();
         Batch { skipped: first - from, first, lines, ended: ring.ended && reached }
     }
@@ -127,8 +144,34 @@ impl Console {
             if batch.ended || !batch.lines.is_empty() {
                 return batch;
             }
-            changed.await;
+            tokio::select! {
+                () = changed => {}
+                () = self.first.notified() => self.changed.notify_waiters(),
+            }
         }
+    }
+
+    /// Takes lines that were cut elsewhere, of which the first has the number `first`: those that are new.
+    /// Where lines are missing between the last one and these, they count as dropped.
+    pub fn put(&self, first: u64, lines: &[Arc<OutputLine>]) {
+        let mut ring = self.ring();
+        let before = ring.end();
+        if first > before {
+            (ring.first, ring.held) = (first, 0);
+            ring.lines.clear();
+        }
+        let known = usize::try_from(before.saturating_sub(first)).unwrap_or(usize::MAX);
+        for line in lines.iter().skip(known) {
+            ring.keep(line.clone());
+        }
+        drop(ring);
+        self.first.notify_one();
+    }
+
+    /// How much a console must keep to hold these lines, in bytes.
+    #[must_use]
+    pub fn room_for(lines: &[Arc<OutputLine>]) -> usize {
+        lines.iter().map(|line| cost(line)).sum()
     }
 
     /// How much is kept, in bytes.
@@ -137,12 +180,23 @@ impl Console {
         self.ring().held
     }
 
-    /// The kept lines, and whether earlier ones were dropped.
+    /// The kept lines, and how many earlier ones were dropped.
     #[must_use]
-    pub fn tail(&self) -> (Vec<Arc<OutputLine>>, bool) {
+    pub fn tail(&self) -> (Vec<Arc<OutputLine>>, u64) {
         let ring = self.ring();
-        (ring.lines.iter().cloned().collect(), ring.first > 0)
+        (ring.lines.iter().cloned().collect(), ring.first)
     }
+
+    /// The number that the next line gets.
+    #[must_use]
+    pub fn printed(&self) -> u64 {
+        self.ring().end()
+    }
+}
+
+/// What a kept line costs, in bytes.
+fn cost(line: &OutputLine) -> usize {
+    line.line.len() + LINE_COST
 }
 
 impl Ring {
@@ -191,7 +245,7 @@ impl Ring {
         // What stands behind the last line end costs nothing yet.
         end -= rest.next().map_or(0, <[u8]>::len);
         for line in rest {
-            if cost > self.keep {
+            if cost > self.room {
                 return end;
             }
             // A '\r' before its end is not kept.
@@ -216,12 +270,15 @@ impl Ring {
 
     fn push(&mut self, stream: Stream, bytes: &[u8], at: DateTime<Utc>) {
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-        let line = OutputLine { stream, line: String::from_utf8_lossy(bytes).into_owned(), at };
-        self.held += line.line.len() + LINE_COST;
-        self.lines.push_back(Arc::new(line));
-        while self.held > self.keep {
+        self.keep(Arc::new(OutputLine { stream, line: String::from_utf8_lossy(bytes).into_owned(), at }));
+    }
+
+    fn keep(&mut self, line: Arc<OutputLine>) {
+        self.held += cost(&line);
+        self.lines.push_back(line);
+        while self.held > self.room {
             let Some(dropped) = self.lines.pop_front() else { break };
-            self.held -= dropped.line.len() + LINE_COST;
+            self.held -= cost(&dropped);
             self.first += 1;
         }
     }
@@ -268,14 +325,13 @@ mod tests {
         for i in 0..50 {
             console.write(Stream::Stdout, format!("{i:02}\n").as_bytes());
         }
-        let (lines, truncated) = console.tail();
-        assert!(truncated);
-        assert_eq!(lines.len(), 10);
-        let batch = console.read(0, 4);
+        let (lines, skipped) = console.tail();
+        assert_eq!((lines.len(), skipped), (10, 40));
+        let batch = console.read(0, 3 * (LINE_COST + 2) + 1);
         assert_eq!((batch.skipped, batch.first, batch.lines.len(), batch.ended), (40, 40, 4, false));
         assert_eq!(batch.lines[0].line, "40");
         console.end();
-        assert!(!console.read(0, 4).ended && console.read(48, 4).ended);
+        assert!(!console.read(0, 1).ended && console.read(49, 1).ended);
     }
 
     #[test]
@@ -302,6 +358,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn lines_cut_elsewhere_keep_their_numbers() {
+        let of =
+            |number: u64| Arc::new(OutputLine { stream: Stream::Stdout, line: number.to_string(), at: Utc::now() });
+        let console = Console::new(1 << 20);
+        console.put(0, &[of(0), of(1)]);
+        console.put(0, &[of(0), of(1), of(2)]);
+        console.put(1, &[of(1), of(2)]);
+        assert_eq!((console.read(0, 1 << 20).skipped, texts(&console)), (0, vec!["0".into(), "1".into(), "2".into()]));
+        console.put(7, &[of(7), of(8)]);
+        let batch = console.read(3, 1 << 20);
+        assert_eq!((batch.skipped, batch.first, console.printed()), (4, 7, 9));
+    }
+
     #[tokio::test]
     async fn a_listener_gets_every_line_once() {
         let console = Arc::new(Console::new(1 << 20));
@@ -317,7 +387,7 @@ mod tests {
         });
         let (mut next, mut seen) = (0, Vec::new());
         loop {
-            let batch = console.next(next, 7).await;
+            let batch = console.next(next, 500).await;
             next = batch.next();
             seen.extend(batch.lines.iter().map(|line| line.line.clone()));
             if batch.ended {

@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 use sharpfaas_host::{
-    database::{Database, InvocationQuery, InvocationRow},
+    database::{Database, InvocationQuery, InvocationRow, Request},
     function::{CallerId, InvocationId, Selector, Status},
 };
 
@@ -17,7 +17,7 @@ pub async fn rows_come_back_as_they_went(database: &Database) {
         kind: None,
         status: Status::Queued,
         output: vec![],
-        output_truncated: false,
+        output_skipped: 0,
         started_at: None,
         ..running("g")
     };
@@ -163,15 +163,15 @@ pub async fn cancelling_reaches_the_node_that_runs_it(database: &Database) {
     let (row, other, elsewhere) =
         (running("f"), running("f"), InvocationRow { node: "elsewhere".into(), ..running("f") });
     database.save(&[row.clone(), other.clone(), elsewhere.clone()]).await.expect("saved");
-    assert_eq!(database.cancel_requests("here").await, Ok(vec![]));
+    assert_eq!(database.requests("here").await, Ok(vec![]));
     assert_eq!(database.request_cancel(row.id).await, Ok(true));
     assert_eq!(database.request_cancel(elsewhere.id).await, Ok(true));
-    assert_eq!(database.cancel_requests("here").await, Ok(vec![row.id]));
+    assert_eq!(database.requests("here").await, Ok(vec![Request { id: row.id, cancel: true, watched: None }]));
     // Another write of the row does not lose the request, and its end answers it.
     database.save(std::slice::from_ref(&row)).await.expect("saved");
-    assert_eq!(database.cancel_requests("here").await, Ok(vec![row.id]));
+    assert_eq!(database.requests("here").await, Ok(vec![Request { id: row.id, cancel: true, watched: None }]));
     database.save(&[ended(&row)]).await.expect("saved");
-    assert_eq!(database.cancel_requests("here").await, Ok(vec![]));
+    assert_eq!(database.requests("here").await, Ok(vec![]));
     assert_eq!(database.request_cancel(row.id).await, Ok(false));
     assert_eq!(database.request_cancel(InvocationId::generate()).await, Ok(false));
 }

@@ -100,7 +100,7 @@ pub fn running(function: &str) -> InvocationRow {
         detail: None,
         result: None,
         output: vec![Arc::new(OutputLine { stream: Stream::Stderr, line: "grüezi \u{0}".into(), at: now() })],
-        output_truncated: true,
+        output_skipped: 7,
         node: "here".into(),
         cancel_requested: false,
         created_at: now(),

@@ -30,10 +30,13 @@ pub struct Model {
     /// A JSON list of lines.
     #[sea_orm(column_type = "Text")]
     pub output: String,
-    pub output_truncated: bool,
+    pub output_skipped: i64,
     #[sea_orm(column_type = "Text")]
     pub node: String,
     pub cancel_requested: bool,
+    /// Changes each time that somebody on another server asks for what the call prints.
+    #[sea_orm(nullable)]
+    pub watched_at: Option<i64>,
     /// Microseconds since the epoch, as the other times.
     pub created_at: i64,
     #[sea_orm(nullable)]

@@ -64,7 +64,7 @@ async fn a_flood_of_output_ends_quickly_and_takes_no_memory() {
         assert_eq!(kind, expected, "{flood}");
         assert!(grown < 32 << 20, "{grown} bytes more after {flood}");
         assert!(took < Duration::from_secs(20), "{took:?} for {flood}");
-        assert!(call.console.tail().1 || flood.contains("zero"), "the console says that it lost lines");
+        assert!(call.console.tail().1 > 0 || flood.contains("zero"), "the console says that it lost lines");
     }
 }
 

@@ -1,0 +1,196 @@
+//! Following a call: what it prints, line by line, and how it ended.
+//!
+//! A call of this server is followed at its own console. One that runs on another server, or has ended, is
+//! followed at a [`Mirror`]: a console that is kept up from the call's row in the database, one for all
+//! who follow the call here. So a follower never knows, and never waits for a database by itself.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+
+use super::Live;
+use crate::{
+    database::{Database, DatabaseError, InvocationRow},
+    function::InvocationId,
+    runtime::console::{Batch, Console},
+};
+
+/// How often the row of a call on another server is read.
+const LOOK: Duration = Duration::from_millis(200);
+/// How often its server is asked to keep the row up.
+const ASK: Duration = Duration::from_secs(1);
+
+/// A follower's place in the output of one call.
+#[derive(Debug)]
+pub struct Tail {
+    source: Source,
+    next: u64,
+    node: Arc<str>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Live(Arc<Live>),
+    Mirror(Arc<Mirror>),
+}
+
+/// What a follower hears.
+#[derive(Debug)]
+pub struct Heard {
+    /// Lines, and how many came too early for the follower.
+    pub batch: Batch,
+    /// The call, when it has ended and no line comes any more.
+    pub end: Option<Box<InvocationRow>>,
+}
+
+/// The call's row was deleted while it was followed.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the history of the call has expired")]
+pub struct Expired;
+
+impl Tail {
+    pub(super) fn live(live: Arc<Live>, next: u64, node: Arc<str>) -> Self {
+        Self { source: Source::Live(live), next, node }
+    }
+
+    pub(super) fn mirror(mirror: Arc<Mirror>, next: u64, node: Arc<str>) -> Self {
+        Self { source: Source::Mirror(mirror), next, node }
+    }
+
+    /// Waits for the next lines, about `max` bytes of them at most, or for the end. Safe to drop at any
+    /// point.
+    ///
+    /// # Errors
+    /// When nothing is known of the call any more.
+    pub async fn next(&mut self, max: usize) -> Result<Heard, Expired> {
+        let console = match &self.source {
+            Source::Live(live) => &live.console,
+            Source::Mirror(mirror) => &mirror.console,
+        };
+        let batch = console.next(self.next, max).await;
+        let end = match (&self.source, batch.ended) {
+            (_, false) => None,
+            (Source::Live(live), true) => {
+                live.wait().await;
+                Some(Box::new(live.row(&self.node)))
+            }
+            (Source::Mirror(mirror), true) => Some(mirror.end().await.ok_or(Expired)?),
+        };
+        self.next = batch.next();
+        Ok(Heard { batch, end })
+    }
+}
+
+/// The console of a call that is not of this server, or not any more.
+#[derive(Debug)]
+pub(super) struct Mirror {
+    console: Console,
+    /// `None` in it: the row is gone.
+    end: OnceLock<Option<Box<InvocationRow>>>,
+    ended: Notify,
+}
+
+impl Mirror {
+    fn new(keep: usize) -> Self {
+        Self { console: Console::new(keep), end: OnceLock::new(), ended: Notify::new() }
+    }
+
+    /// Takes what a row says; whether that is the last of it.
+    fn show(&self, row: Option<InvocationRow>) -> bool {
+        let end = match row {
+            Some(row) => {
+                self.console.put(row.output_skipped, &row.output);
+                if !row.status.is_end() {
+                    return false;
+                }
+                Some(Box::new(row))
+            }
+            None => None,
+        };
+        self.end.get_or_init(|| end);
+        self.console.end();
+        self.ended.notify_waiters();
+        true
+    }
+
+    async fn end(&self) -> Option<Box<InvocationRow>> {
+        loop {
+            let mut ended = std::pin::pin!(self.ended.notified());
+            ended.as_mut().enable();
+            if let Some(end) = self.end.get() {
+                return end.clone();
+            }
+            ended.await;
+        }
+    }
+}
+
+/// The mirrors that somebody follows now.
+#[derive(Debug, Default)]
+pub(super) struct Mirrors(Mutex<HashMap<InvocationId, Weak<Mirror>>>);
+
+impl Mirrors {
+    fn map(&self) -> MutexGuard<'_, HashMap<InvocationId, Weak<Mirror>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one that is there.
+    pub(super) fn get(&self, id: InvocationId) -> Option<Arc<Mirror>> {
+        self.map().get(&id)?.upgrade()
+    }
+
+    /// One for a row, which holds about `keep` bytes of output, and at least those of the row. While the
+    /// call runs a task of `services` keeps it up, until nobody follows it any more.
+    pub(super) fn make(
+        self: &Arc<Self>,
+        row: InvocationRow,
+        keep: usize,
+        database: &Database,
+        services: &tokio::runtime::Handle,
+    ) -> Arc<Mirror> {
+        let mut map = self.map();
+        let id = row.id;
+        if let Some(there) = map.get(&id).and_then(Weak::upgrade) {
+            return there;
+        }
+        map.retain(|_, mirror| mirror.strong_count() > 0);
+        let mirror = Arc::new(Mirror::new(keep.max(Console::room_for(&row.output))));
+        map.insert(id, Arc::downgrade(&mirror));
+        drop(map);
+        if !mirror.show(Some(row)) {
+            services.spawn(keep_up(Arc::downgrade(&mirror), id, database.clone()));
+        }
+        mirror
+    }
+}
+
+async fn keep_up(mirror: Weak<Mirror>, id: InvocationId, database: Database) {
+    let mut asked = None::<Instant>;
+    while mirror.strong_count() > 0 {
+        match read(&database, id, &mut asked).await {
+            Ok(row) => {
+                if mirror.upgrade().is_none_or(|mirror| mirror.show(row)) {
+                    return;
+                }
+            }
+            Err(error) => tracing::debug!(invocation = %id, %error, "a call on another server cannot be followed now"),
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn read(
+    database: &Database,
+    id: InvocationId,
+    asked: &mut Option<Instant>,
+) -> Result<Option<InvocationRow>, DatabaseError> {
+    if asked.is_none_or(|at| at.elapsed() >= ASK) {
+        database.watch(id).await?;
+        *asked = Some(Instant::now());
+    }
+    database.invocation(id).await
+}
