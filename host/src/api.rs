@@ -8,6 +8,7 @@ use actix_web::{HttpRequest, HttpResponse, Resource, web};
 use crate::{function::ErrorCode, state::State};
 
 mod body;
+pub mod call;
 mod error;
 mod fields;
 mod functions;
@@ -20,7 +21,10 @@ mod run;
 mod view;
 
 pub use body::hold;
-pub use error::Problem;
+pub use error::{Problem, ProblemDocument};
+pub use fields::Fields;
+pub use invocations::{id, not_found};
+pub use view::{ResultValue, millis};
 
 /// Puts every route into an app.
 pub fn routes(app: &mut web::ServiceConfig) {
@@ -48,7 +52,7 @@ pub fn routes(app: &mut web::ServiceConfig) {
 }
 
 /// A resource that answers methods it does not have with a problem document.
-fn at(path: &str) -> Resource {
+pub fn at(path: &str) -> Resource {
     web::resource(path).default_service(web::to(wrong_method))
 }
 
@@ -62,4 +66,4 @@ async fn nothing(request: HttpRequest) -> HttpResponse {
 }
 
 /// The services that every handler works with.
-type Services = web::Data<State>;
+pub type Services = web::Data<State>;

@@ -35,6 +35,8 @@ pub struct Config {
     pub runtime: RuntimeConfig,
     /// What is kept of calls.
     pub history: HistoryConfig,
+    /// The WebSockets on which calls are made and followed.
+    pub hub: HubConfig,
 }
 
 /// `[server]`
@@ -332,6 +334,30 @@ pub struct HistoryConfig {
 impl Default for HistoryConfig {
     fn default() -> Self {
         Self { keep_days: 30, waiting: 100_000 }
+    }
+}
+
+/// `[hub]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HubConfig {
+    /// After how long a silence the server sends a ping, in seconds.
+    #[serde(deserialize_with = "bounded::<1, 3600, _>")]
+    pub ping_seconds: u64,
+    /// After how long without anything from the client its connection is closed, in seconds.
+    #[serde(deserialize_with = "bounded::<1, 3600, _>")]
+    pub timeout_seconds: u64,
+    /// How long a client may take to say which dialect it speaks, in seconds.
+    #[serde(deserialize_with = "bounded::<1, 3600, _>")]
+    pub handshake_seconds: u64,
+    /// How many calls may be under way on one connection.
+    #[serde(deserialize_with = "bounded::<1, 10_000, _>")]
+    pub calls: u64,
+}
+
+impl Default for HubConfig {
+    fn default() -> Self {
+        Self { ping_seconds: 15, timeout_seconds: 30, handshake_seconds: 15, calls: 100 }
     }
 }
 

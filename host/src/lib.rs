@@ -15,7 +15,7 @@
 //! publish::Publisher  read it as hostile, compile and check it, stage it in the store, rename it into
 //!                     place as the next version, tell the catalog
 //! ```
-//! Imports point one way: `main → cli, server → api → invoke, publish → catalog, artifacts → store,
+//! Imports point one way: `main → cli, server → hub → api → invoke, publish → catalog, artifacts → store,
 //! runtime, database → function, config`. Only `state` sees all.
 
 pub mod api;
@@ -25,6 +25,7 @@ pub mod cli;
 pub mod config;
 pub mod database;
 pub mod function;
+pub mod hub;
 pub mod invoke;
 pub mod publish;
 pub mod runtime;

@@ -11,10 +11,13 @@ use actix_web::{
     dev::{ServerHandle, Service},
     web,
 };
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     api,
     config::{Config, seconds},
+    hub,
     state::{StartError, State},
 };
 
@@ -63,25 +66,33 @@ impl Server {
         let failed = |error| StartError::Io("the server failed".into(), error);
         let settings = self.state.config().server.clone();
         let state = self.state.clone();
+        let closing = self.state.closing().clone();
         let limit = seconds(settings.shutdown_seconds);
         actix_web::rt::System::new().block_on(async move {
+            let signals = Signals::listen().map_err(failed)?;
             let mut server = HttpServer::new(move || {
-                App::new().app_data(state.clone()).configure(api::routes).wrap_fn(|mut request, service| {
-                    let held = api::hold(&mut request);
-                    let answer = service.call(request);
-                    async move { answer.await.map(|response| held.with(response)) }
-                })
+                App::new().app_data(state.clone()).configure(hub::routes).configure(api::routes).wrap_fn(
+                    |mut request, service| {
+                        let held = api::hold(&mut request);
+                        let answer = service.call(request);
+                        async move { answer.await.map(|response| held.with(response)) }
+                    },
+                )
             })
             .client_request_timeout(seconds(settings.read_seconds))
             .client_disconnect_timeout(std::time::Duration::from_secs(1))
             .keep_alive(seconds(settings.keep_alive_seconds))
-            .shutdown_timeout(settings.shutdown_seconds);
+            .shutdown_timeout(settings.shutdown_seconds)
+            .on_connect(hub::on_connect)
+            .disable_signals();
             if let Ok(workers @ 1..) = usize::try_from(settings.workers) {
                 server = server.workers(workers);
             }
             let running = server.listen(self.listener).map_err(failed)?.run();
             tracing::info!("listening on http://{}", self.address);
-            started(running.handle());
+            let handle = running.handle();
+            started(handle.clone());
+            actix_web::rt::spawn(signals.stop(handle, closing));
             running.await.map_err(failed)
         })?;
         self.services.block_on(async {
@@ -90,5 +101,29 @@ impl Server {
         });
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// The signals that stop the server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on they no longer end the process by themselves.
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one, and stops the server as soon as what is under way has ended.
+    async fn stop(mut self, server: ServerHandle, closing: CancellationToken) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        closing.cancel();
+        server.stop(true).await;
     }
 }

@@ -10,7 +10,7 @@ use tokio::{
     sync::{Mutex, OwnedSemaphorePermit, Semaphore},
     task::JoinHandle,
 };
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     artifacts::{ArtifactError, Artifacts},
@@ -72,6 +72,7 @@ pub struct State {
     incoming: PathBuf,
     pushes: Arc<Semaphore>,
     reachable: Mutex<Option<(Instant, Reachable)>>,
+    closing: CancellationToken,
     /// Ends with the state.
     _sweeper: AbortOnDropHandle<()>,
 }
@@ -118,6 +119,7 @@ impl State {
             pushes: Arc::new(Semaphore::new(usize::try_from(config.limits.pushes).unwrap_or(1))),
             _sweeper: AbortOnDropHandle::new(services.spawn(sweeper)),
             reachable: Mutex::new(None),
+            closing: CancellationToken::new(),
             config,
             services,
             publisher,
@@ -179,6 +181,12 @@ impl State {
     #[must_use]
     pub fn push_place(&self) -> Option<OwnedSemaphorePermit> {
         self.pushes.clone().try_acquire_owned().ok()
+    }
+
+    /// Cancelled when the server is about to stop: connections that are kept open for more are closed.
+    #[must_use]
+    pub fn closing(&self) -> &CancellationToken {
+        &self.closing
     }
 
     /// What can be reached now, or could a moment ago: many may ask at once.

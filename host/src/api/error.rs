@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::{
     artifacts::ArtifactError,
     catalog::CatalogError,
-    database::DatabaseError,
+    database::{DatabaseError, InvocationRow},
     function::{ErrorCode, InvocationId, NameError, VersionError, kind::TypeError},
     invoke::{DetachedError, InvokeError},
     publish::PublishError,
@@ -74,20 +74,35 @@ impl Problem {
     /// The response.
     #[must_use]
     pub fn response(&self) -> HttpResponse {
-        let (status, title) = status(self.code);
+        let (status, _) = status(self.code);
         let mut response = HttpResponse::build(status);
         response.insert_header((header::CONTENT_TYPE, "application/problem+json"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.insert_header((header::RETRY_AFTER, RETRY_AFTER));
         }
-        response.json(ProblemDocument {
+        response.json(self.document())
+    }
+
+    /// The document, as it stands in a response's body.
+    #[must_use]
+    pub fn document(&self) -> ProblemDocument {
+        let (status, title) = status(self.code);
+        ProblemDocument {
             kind: format!("urn:sharpfaas:problem:{}", self.code.as_str()),
             title,
             status: status.as_u16(),
             code: self.code.as_str(),
             detail: self.detail.clone(),
             invocation_id: self.invocation,
-        })
+        }
+    }
+
+    /// Why a call that has ended has no result; `None` where it has one.
+    #[must_use]
+    pub fn of_ended(row: &InvocationRow) -> Option<Self> {
+        let code = row.error_code.as_deref()?;
+        let code = ErrorCode::from_name(code).unwrap_or(ErrorCode::Internal);
+        Some(Self::new(code, row.detail.as_deref().unwrap_or_default()).of(row.id))
     }
 }
 

@@ -1,7 +1,5 @@
 //! `POST /api/function/runfunction`: a call.
 
-use std::time::Duration;
-
 use actix_multipart::Multipart;
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -17,20 +15,15 @@ use uuid::Uuid;
 use super::{
     Problem, Services,
     body::{self, Pace},
+    call::{self, BESIDE_PAYLOAD},
     error::ProblemDocument,
     fields::Fields,
     view::{InvocationView, ResultValue, millis},
 };
 use crate::{
-    function::{
-        CallerId, EntryName, ErrorCode, FunctionName, FunctionType, Invocation, InvocationId, Lane, OutputLine,
-        Selector, Status,
-    },
+    function::{CallerId, ErrorCode, FunctionType, Invocation, OutputLine, Status},
     invoke::Live,
 };
-
-/// What a body may hold beside its payload, in bytes.
-const BESIDE_PAYLOAD: u64 = 16 * 1024;
 
 /// A call that succeeded.
 #[derive(Debug, Serialize, ToSchema)]
@@ -178,28 +171,7 @@ async fn invocation(
             return Err(Problem::invalid("the payload is given twice, in the query and as the body"));
         }
     };
-    if payload.len() as u64 > limit {
-        let detail = format!("the payload has {} bytes, and may have {limit}", payload.len());
-        return Err(Problem::new(ErrorCode::PayloadTooLarge, detail));
-    }
-    if fields.flag("payloadEncrypted")? {
-        return Err(Problem::new(
-            ErrorCode::InvalidPayload,
-            "this server has no payload keys, so it cannot read an encrypted payload: send it as it is",
-        ));
-    }
-    Ok(Invocation {
-        id: InvocationId::generate(),
-        caller_id: fields.parse::<CallerId>("callerId")?,
-        name: fields.require::<FunctionName>("functionName")?,
-        lane: fields.require::<Lane>("lane")?,
-        selector: fields.parse::<Selector>("version")?.unwrap_or_default(),
-        kind: fields.parse::<FunctionType>("type")?,
-        entry: fields.parse::<EntryName>("entryFileName")?,
-        deadline: fields.number("deadlineMs", 1, 86_400_000)?.map(Duration::from_millis),
-        payload,
-        parameters: fields.rest(),
-    })
+    call::invocation(fields, payload, limit)
 }
 
 /// The fields of a form that was sent in parts.

@@ -52,6 +52,38 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    const ALL: [Self; 23] = [
+        Self::InvalidRequest,
+        Self::InvalidName,
+        Self::InvalidPackage,
+        Self::InvalidPayload,
+        Self::FunctionNotFound,
+        Self::LaneNotFound,
+        Self::VersionNotFound,
+        Self::InvocationNotFound,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::TypeConflict,
+        Self::VersionConflict,
+        Self::PayloadTooLarge,
+        Self::PackageTooLarge,
+        Self::FunctionFailed,
+        Self::FunctionTrapped,
+        Self::MemoryExceeded,
+        Self::DeadlineExceeded,
+        Self::Cancelled,
+        Self::AtCapacity,
+        Self::StoreUnavailable,
+        Self::DatabaseUnavailable,
+        Self::Internal,
+    ];
+
+    /// The code that is written so.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == name)
+    }
+
     /// The code as it is written.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -61,6 +61,12 @@ impl Tail {
         Self { source: Source::Mirror(mirror), next, node }
     }
 
+    /// Whether the call is one of this server.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        matches!(self.source, Source::Live(_))
+    }
+
     /// Waits for the next lines, about `max` bytes of them at most, or for the end. Safe to drop at any
     /// point.
     ///

@@ -1,0 +1,181 @@
+//! The plain dialect: a call is a JSON object, and so is each thing that happens to it.
+//!
+//! The client sends the fields of `runfunction`, with a `requestId` of its own if it likes, or
+//! `{"cancel": ID}`. The server sends events: `started`, `output`, `skipped`, and last `completed` or
+//! `failed`. Several calls may be under way; every event names its call.
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::session::{Calls, End, Voice};
+use crate::{
+    api::{self, Fields, Problem, ProblemDocument, ResultValue, millis},
+    database::InvocationRow,
+    function::{FunctionType, InvocationId, Status, Stream},
+    invoke::Live,
+    runtime::console::Batch,
+};
+
+/// The longest `requestId`, in bytes.
+const MAX_REQUEST_ID: usize = 128;
+
+/// Something that happened to a call.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Event<'a, T> {
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    invocation_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    #[serde(flatten)]
+    what: T,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Begun<'a> {
+    function_name: &'a str,
+    lane: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    number: u64,
+    stream: Stream,
+    line: &'a str,
+    at: chrono::DateTime<chrono::Utc>,
+}
+
+#[derive(Debug, Serialize)]
+struct Skipped {
+    lines: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Completed<'a> {
+    version: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<FunctionType>,
+    status: Status,
+    result: Option<ResultValue<'a>>,
+    elapsed_ms: Option<f64>,
+}
+
+/// The plain dialect.
+#[derive(Debug)]
+pub struct Plain;
+
+impl Plain {
+    /// Answers a message.
+    pub async fn heard(text: &str, calls: &mut Calls) -> Result<(), End> {
+        let mut request_id = None;
+        match Self::act(text, calls, &mut request_id) {
+            Ok(None) => Ok(()),
+            Ok(Some((started, voice))) => {
+                calls.sender.text(voice.begun(&started.live)).await?;
+                calls.tell(started.live.id.to_string(), started, voice);
+                Ok(())
+            }
+            Err(problem) => {
+                let voice = EventVoice { id: None, request_id };
+                Ok(calls.sender.text(voice.refused(&problem)).await?)
+            }
+        }
+    }
+
+    fn act(
+        text: &str,
+        calls: &mut Calls,
+        request_id: &mut Option<String>,
+    ) -> Result<Option<(super::session::Started, EventVoice)>, Problem> {
+        let mut fields = Fields::of_json(text.as_bytes())?;
+        *request_id = fields.take("requestId")?;
+        if request_id.as_ref().is_some_and(|id| id.len() > MAX_REQUEST_ID) {
+            *request_id = None;
+            return Err(Problem::invalid(format!("requestId may have {MAX_REQUEST_ID} bytes")));
+        }
+        if let Some(id) = fields.take("cancel")? {
+            fields.done("'cancel' and 'requestId'")?;
+            let id = api::id(&id)?;
+            return match calls.cancel(&id.to_string()) {
+                true => Ok(None),
+                false => Err(Problem::invalid(format!("no call {id} is under way on this connection")).of(id)),
+            };
+        }
+        calls.room()?;
+        let payload = fields.take_any("payload")?.unwrap_or_default();
+        let invocation = api::call::invocation(fields, payload, calls.services.limits().payload_bytes)?;
+        let voice = EventVoice { id: Some(invocation.id), request_id: request_id.take() };
+        Ok(Some((calls.start(invocation), voice)))
+    }
+}
+
+/// Tells of a call by events.
+#[derive(Debug)]
+pub struct EventVoice {
+    id: Option<InvocationId>,
+    request_id: Option<String>,
+}
+
+impl EventVoice {
+    /// For who follows a call that somebody made.
+    #[must_use]
+    pub fn of(id: InvocationId) -> Self {
+        Self { id: Some(id), request_id: None }
+    }
+
+    /// The first message of a call that was made on this connection.
+    #[must_use]
+    pub fn begun(&self, live: &Live) -> String {
+        self.event("started", Begun { function_name: live.name.as_str(), lane: live.lane.as_str() })
+    }
+
+    fn event(&self, event: &'static str, what: impl Serialize) -> String {
+        let invocation_id = self.id.map(|id| id.0);
+        let event = Event { event, invocation_id, request_id: self.request_id.as_deref(), what };
+        // Strings, numbers and lists of them always have a JSON form.
+        serde_json::to_string(&event).unwrap_or_default()
+    }
+}
+
+impl Voice for EventVoice {
+    fn lines(&self, batch: &Batch) -> Vec<String> {
+        let skipped = (batch.skipped > 0).then(|| self.event("skipped", Skipped { lines: batch.skipped }));
+        let lines = (batch.first..).zip(&batch.lines).map(|(number, line)| {
+            self.event("output", Line { number, stream: line.stream, line: &line.line, at: line.at })
+        });
+        skipped.into_iter().chain(lines).collect()
+    }
+
+    fn ended(&self, row: &InvocationRow) -> String {
+        match Problem::of_ended(row) {
+            Some(problem) => self.refused(&problem),
+            None => self.event(
+                "completed",
+                Completed {
+                    version: row.version.map(|version| version.to_string()),
+                    kind: row.kind,
+                    status: row.status,
+                    result: row.result.as_deref().map(ResultValue),
+                    elapsed_ms: row.elapsed_us.map(millis),
+                },
+            ),
+        }
+    }
+
+    fn refused(&self, problem: &Problem) -> String {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Failed<'a> {
+            event: &'static str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            request_id: Option<&'a str>,
+            #[serde(flatten)]
+            problem: ProblemDocument,
+        }
+        let failed = Failed { event: "failed", request_id: self.request_id.as_deref(), problem: problem.document() };
+        serde_json::to_string(&failed).unwrap_or_default()
+    }
+}

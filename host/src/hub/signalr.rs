@@ -1,0 +1,129 @@
+//! The SignalR dialect: the JSON hub protocol, version 1, over WebSockets with text frames, as ASP.NET
+//! Core's documents *TransportProtocols.md* and *HubProtocol.md* have it.
+//!
+//! A message is a record that ends in U+001E; records may share a frame and be cut by frames. The one
+//! target is `FunctionHandler(functionName, lane, version, payload, payloadEncrypted, type)`, a stream of
+//! strings: the lines that the function prints.
+
+use actix_ws::CloseCode;
+
+use super::{
+    session::{Calls, End, Voice},
+    socket::Sender,
+};
+use crate::{
+    api::{self, Fields, Problem},
+    database::InvocationRow,
+    runtime::console::Batch,
+};
+
+mod messages;
+mod records;
+
+pub use messages::END;
+use messages::{Asked, completion, stream_item};
+use records::Records;
+
+/// Sends a ping.
+pub async fn ping(sender: &mut Sender) -> Result<(), End> {
+    Ok(sender.text(messages::ping()).await?)
+}
+
+/// Tells that the connection is about to be closed.
+pub async fn close(sender: &mut Sender, why: &str, allow_reconnect: bool) -> Result<(), End> {
+    Ok(sender.text(messages::close(why, allow_reconnect)).await?)
+}
+
+/// Tells why the connection is closed.
+async fn broken(sender: &mut Sender, code: CloseCode, why: String) -> Result<(), End> {
+    close(sender, &why, false).await?;
+    Err(End::Close(code, why))
+}
+
+/// One connection's side of it.
+#[derive(Debug)]
+pub struct SignalR {
+    records: Records,
+    agreed: bool,
+}
+
+impl SignalR {
+    /// Of a client whose records have at most `max` bytes.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self { records: Records::new(max), agreed: false }
+    }
+
+    /// Answers what came in a frame.
+    pub async fn heard(&mut self, text: &str, calls: &mut Calls) -> Result<(), End> {
+        self.records.push(text);
+        loop {
+            match self.records.next() {
+                Ok(Some(record)) if self.agreed => answer(&record, calls).await?,
+                Ok(Some(record)) => {
+                    let refusal = messages::agree(&record).err();
+                    calls.sender.text(messages::agreed(refusal.as_deref())).await?;
+                    if let Some(why) = refusal {
+                        return Err(End::Close(CloseCode::Protocol, why));
+                    }
+                    self.agreed = true;
+                }
+                Ok(None) => return Ok(()),
+                Err(error) => return broken(&mut calls.sender, CloseCode::Size, error.to_string()).await,
+            }
+        }
+    }
+}
+
+async fn answer(record: &str, calls: &mut Calls) -> Result<(), End> {
+    let (id, error) = match messages::read(record) {
+        Asked::Stream(id, fields) => match start(&id, fields, calls) {
+            Ok(()) => return Ok(()),
+            Err(problem) => (id, problem.to_string()),
+        },
+        Asked::Refuse(id, error) => (id, error),
+        Asked::Cancel(id) => {
+            // One that has just ended is no fault of the client.
+            calls.cancel(&id);
+            return Ok(());
+        }
+        Asked::Close => return Err(End::Close(CloseCode::Normal, String::new())),
+        Asked::Nothing => return Ok(()),
+        Asked::Broken(why) => return broken(&mut calls.sender, CloseCode::Protocol, why).await,
+    };
+    Ok(calls.sender.text(completion(&id, Some(&error))).await?)
+}
+
+/// Starts a call.
+fn start(id: &str, mut fields: Fields, calls: &mut Calls) -> Result<(), Problem> {
+    if calls.has(id) {
+        return Err(Problem::invalid(format!("the invocationId {id:?} is in use")));
+    }
+    calls.room()?;
+    let payload = fields.take_any("payload")?.unwrap_or_default();
+    let started = calls.start(api::call::invocation(fields, payload, calls.services.limits().payload_bytes)?);
+    calls.tell(id.to_owned(), started, StreamVoice(id.to_owned()));
+    Ok(())
+}
+
+/// Tells of the call of that id by the elements of a stream.
+struct StreamVoice(String);
+
+impl Voice for StreamVoice {
+    fn lines(&self, batch: &Batch) -> Vec<String> {
+        let mut frame = String::new();
+        if batch.skipped > 0 {
+            frame.push_str(&stream_item(&self.0, &format!("[{} lines skipped]", batch.skipped)));
+        }
+        batch.lines.iter().for_each(|line| frame.push_str(&stream_item(&self.0, &line.line)));
+        if frame.is_empty() { vec![] } else { vec![frame] }
+    }
+
+    fn ended(&self, row: &InvocationRow) -> String {
+        completion(&self.0, Problem::of_ended(row).map(|problem| problem.to_string()).as_deref())
+    }
+
+    fn refused(&self, problem: &Problem) -> String {
+        completion(&self.0, Some(&problem.to_string()))
+    }
+}
