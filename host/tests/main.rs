@@ -15,6 +15,7 @@ mod database;
 mod faults;
 mod fleet;
 mod hostile;
+mod hub;
 mod outage;
 mod services;
 mod spine;

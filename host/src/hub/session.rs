@@ -236,8 +236,8 @@ async fn heard(dialect: &mut Dialect, text: String, calls: &mut Calls, max: usiz
                 *dialect = Dialect::SignalR(signalr);
                 return done;
             }
-            if text.len() <= max && is_beginning(&text) {
-                // A SignalR handshake may come in pieces.
+            if text.len() <= max && (is_cut(&text) || signalr::is_handshake(&text)) {
+                // A SignalR handshake may come in pieces, of which the last is its end alone.
                 *begun = text;
                 return Ok(());
             }
@@ -248,7 +248,7 @@ async fn heard(dialect: &mut Dialect, text: String, calls: &mut Calls, max: usiz
 }
 
 /// Whether it is JSON that goes on.
-fn is_beginning(text: &str) -> bool {
+fn is_cut(text: &str) -> bool {
     serde_json::from_str::<serde::de::IgnoredAny>(text).is_err_and(|error| error.is_eof())
 }
 

@@ -24,6 +24,12 @@ pub use messages::END;
 use messages::{Asked, completion, stream_item};
 use records::Records;
 
+/// Whether a message is a handshake, but for its end.
+#[must_use]
+pub fn is_handshake(text: &str) -> bool {
+    messages::agree(text).is_ok()
+}
+
 /// Sends a ping.
 pub async fn ping(sender: &mut Sender) -> Result<(), End> {
     Ok(sender.text(messages::ping()).await?)

@@ -103,7 +103,7 @@ struct Flow {
     /// Bytes that were handed over since the connection last took some.
     unsent: Cell<usize>,
     gone: Cell<bool>,
-    /// When the client last sent anything.
+    /// When the client last sent anything, or took what was held up.
     heard: Cell<Instant>,
     /// When something was last sent to it.
     said: Cell<Instant>,
@@ -274,6 +274,11 @@ impl MessageBody for Paced {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.inner).poll_next(context);
         if polled.is_ready() {
+            if this.flow.unsent.get() >= ROOM {
+                // What was held up moves again: a client that reads slowly is alive, though its answer to a
+                // ping is behind all that it has not read yet.
+                this.flow.heard.set(Instant::now());
+            }
             this.flow.unsent.set(0);
             this.flow.changed.notify_waiters();
         }

@@ -6,3 +6,4 @@ pub mod ftp_server;
 pub mod numbered;
 pub mod process;
 pub mod server;
+pub mod websocket;

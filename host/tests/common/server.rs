@@ -168,6 +168,19 @@ impl Server {
         self.call_when(id, |call| !matches!(call["status"].as_str(), Some("queued" | "running"))).await
     }
 
+    /// The newest call of a function that stands so, once there is one.
+    pub async fn call_when_of(&self, name: &str, status: &str) -> Value {
+        let started = Instant::now();
+        loop {
+            let (_, page) = self.get(&format!("/api/invocations?function={name}&status={status}&limit=1")).await;
+            if let Some(call) = page["invocations"].get(0) {
+                return call.clone();
+            }
+            assert!(started.elapsed() < PATIENCE, "no call of {name} is {status}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// The resident memory of the server, in bytes.
     pub fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
