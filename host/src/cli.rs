@@ -9,13 +9,14 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 mod client;
-mod events;
 mod failure;
 mod functions;
 mod history;
+mod hub;
 mod package;
 mod push;
 mod run;
+mod tail;
 mod terminal;
 #[cfg(test)]
 mod tests;
@@ -84,6 +85,9 @@ pub enum ClientCommand {
     /// Run a function, show what it prints and print its result.
     #[command(after_help = EXIT_CODES)]
     Run(run::RunArgs),
+    /// Follow what a call prints, whoever made it, until it ends.
+    #[command(after_help = EXIT_CODES)]
+    Tail(tail::TailArgs),
     /// List functions, the versions of one, or what is known of one version.
     #[command(after_help = EXIT_CODES)]
     Functions(functions::FunctionsArgs),
@@ -126,6 +130,7 @@ async fn execute(command: ClientCommand, terminal: &mut Terminal) -> Result<(), 
     match command {
         ClientCommand::Push(args) => push::push(args, terminal).await,
         ClientCommand::Run(args) => run::run(args, terminal).await,
+        ClientCommand::Tail(args) => tail::tail(args, terminal).await,
         ClientCommand::Functions(args) => functions::functions(args, terminal).await,
         ClientCommand::History(args) => history::history(args, terminal).await,
     }

@@ -22,7 +22,8 @@ pub struct ClientArgs {
     /// The server to talk to.
     #[arg(long, env = "SHARPFAAS_SERVER", value_name = "URL", default_value = "http://127.0.0.1:8080")]
     pub server: ServerUrl,
-    /// Print one JSON object on standard output, for programs.
+    /// Print JSON on standard output, for programs: an object, or with 'run' and 'tail' one a line for each
+    /// thing that happens.
     #[arg(long)]
     pub json: bool,
 }
@@ -90,6 +91,22 @@ impl Client {
             parts.pop_if_empty().extend(path);
         }
         self.http.request(method, url)
+    }
+
+    /// The server's address.
+    pub fn server(&self) -> &ServerUrl {
+        &self.server
+    }
+
+    /// The address of a WebSocket of the server.
+    pub fn socket_url(&self, path: &[&str], query: &str) -> String {
+        let mut url = self.server.0.clone();
+        if let Ok(mut parts) = url.path_segments_mut() {
+            parts.pop_if_empty().extend(path);
+        }
+        url.set_query((!query.is_empty()).then_some(query));
+        // `http` becomes `ws`, `https` `wss`.
+        url.as_str().replacen("http", "ws", 1)
     }
 
     /// Sends a request; any answer but a good one is a failure.

@@ -7,25 +7,18 @@ use std::{
 };
 
 use clap::Args;
-use reqwest::{Method, Response, header};
-use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap as _};
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use super::{
     Client, Failure, Terminal,
     client::ClientArgs,
-    events::{Event, Events},
-    failure::is_of_function,
+    hub::{self, Event, Hub},
 };
 use crate::function::{CallerId, EntryName, FunctionName, FunctionType, Lane, Selector};
 
-/// How often a connection that was lost while the function runs is made again.
-const RECONNECTS: u32 = 10;
-/// How long to wait before that; each time as long again.
-const RECONNECT_AFTER: Duration = Duration::from_millis(200);
 /// The fields of a call, which can't be parameters.
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 12] = [
     "functionName",
     "lane",
     "version",
@@ -36,6 +29,8 @@ const FIELDS: [&str; 10] = [
     "callerId",
     "deadlineMs",
     "parameters",
+    "requestId",
+    "cancel",
 ];
 
 /// `run`
@@ -88,7 +83,7 @@ fn parameter(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// The call, as the server takes it.
+/// The call, as the hub takes it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Call<'a> {
@@ -117,35 +112,6 @@ fn members<S: Serializer>(pairs: &[(String, String)], serializer: S) -> Result<S
     map.end()
 }
 
-/// What is needed of a call as the server shows it.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Shown {
-    invocation_id: Uuid,
-    status: String,
-    #[serde(rename = "type")]
-    kind: Option<FunctionType>,
-    result: Option<Box<RawValue>>,
-    error: Option<ShownError>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ShownError {
-    code: String,
-    detail: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct OutputLine {
-    stream: String,
-    line: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Skipped {
-    lines: u64,
-}
-
 /// Starts the call, shows what it prints while it does so, and prints its result.
 pub async fn run(args: RunArgs, terminal: &mut Terminal) -> Result<(), Failure> {
     let payload = match (args.payload, &args.payload_file) {
@@ -165,11 +131,10 @@ pub async fn run(args: RunArgs, terminal: &mut Terminal) -> Result<(), Failure> 
         parameters: &args.parameters,
     };
     let client = Client::new(&args.client)?;
-    let request =
-        client.request(Method::POST, &["api", "function", "runfunction"]).header("Prefer", "respond-async").json(&call);
-    let (_, started) = client.fetch::<Shown>(request).await?;
-    let document = follow(&client, started.invocation_id, args.client.json, terminal).await?;
-    finish(&client, &document, args.client.json, terminal)
+    let call = serde_json::to_string(&call).map_err(|error| Failure::local(error.to_string()))?;
+    let mut hub = Hub::connect(&client, &["functions"], "").await?;
+    hub.send(call).await?;
+    follow(&mut hub, args.client.json, terminal).await
 }
 
 fn read(file: &Path) -> Result<String, Failure> {
@@ -183,36 +148,35 @@ fn read(file: &Path) -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|_| usage(&"a payload must be UTF-8 text"))
 }
 
-/// Shows the console of a call until it ends, and gives the call as it ended. The first ctrl-c cancels
-/// the call, whose end is then waited for; the second is left to the system.
-async fn follow(client: &Client, id: Uuid, silent: bool, terminal: &mut Terminal) -> Result<String, Failure> {
-    let mut events = Events::default();
-    let mut lost = 0;
+/// Shows the console of the call until it ends, and then its result. The first ctrl-c cancels the call,
+/// whose end is then waited for; the second is left to the system. So is a lost connection: the server
+/// cancels what was started on it.
+async fn follow(hub: &mut Hub<'_>, json: bool, terminal: &mut Terminal) -> Result<(), Failure> {
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
-    let mut cancelled = false;
+    let (mut id, mut cancelled) = (None, false);
     loop {
-        let following = listen(client, id, &mut events, silent, terminal);
-        let outcome = tokio::select! {
-            outcome = following => outcome,
+        let (text, event) = tokio::select! {
+            heard = hub.next() => heard?,
             _ = &mut interrupted, if !cancelled => {
                 cancelled = true;
-                terminal.note("cancelling; once more to leave it alone");
                 exit_on_ctrl_c();
-                client.send(client.request(Method::DELETE, &["api", "invocations", &id.to_string()])).await?;
-                events.reconnect();
+                let Some(id) = id else { return Err(Failure::Function("cancelled before it began".into())) };
+                terminal.note("cancelling; once more to leave at once");
+                hub.send(serde_json::json!({ "cancel": id }).to_string()).await?;
                 continue;
             }
         };
-        match outcome {
-            Ok(document) => return Ok(document),
-            Err(Lost::Refused(failure)) => return Err(failure),
-            Err(Lost::Connection(failure)) if lost >= RECONNECTS => return Err(failure),
-            Err(Lost::Connection(_)) => {
-                lost += 1;
-                events.reconnect();
-                tokio::time::sleep(RECONNECT_AFTER * lost).await;
-            }
+        if json {
+            terminal.print(&text)?;
+        }
+        match event {
+            Event::Started(invocation) => id = Some(invocation),
+            Event::Output(line) if !json => terminal.console_line(&line.line, line.stream == "stderr"),
+            Event::Skipped(lines) if !json => terminal.console_line(&format!("[{lines} lines skipped]"), true),
+            Event::Completed(completed) => return if json { Ok(()) } else { completed.print(terminal) },
+            Event::Failed(problem) => return Err(hub::failure(problem)),
+            Event::Output(_) | Event::Skipped(_) | Event::Other => {}
         }
     }
 }
@@ -225,83 +189,6 @@ fn exit_on_ctrl_c() {
             std::process::exit(130);
         }
     });
-}
-
-/// Why listening ended before the call did.
-enum Lost {
-    /// The connection broke: another may do.
-    Connection(Failure),
-    /// The server said no.
-    Refused(Failure),
-}
-
-async fn listen(
-    client: &Client,
-    id: Uuid,
-    events: &mut Events,
-    silent: bool,
-    terminal: &mut Terminal,
-) -> Result<String, Lost> {
-    let mut request = client
-        .request(Method::GET, &["api", "invocations", &id.to_string(), "output"])
-        .header(header::ACCEPT, "text/event-stream");
-    if let Some(last) = events.last_id() {
-        request = request.header("Last-Event-ID", last);
-    }
-    let mut response: Response = client.send(request).await.map_err(|failure| match failure {
-        Failure::Other(_) => Lost::Connection(failure),
-        other => Lost::Refused(other),
-    })?;
-    loop {
-        while let Some(event) = events.next() {
-            if event.name == "completed" {
-                return Ok(event.data);
-            }
-            if !silent {
-                show(client, &event, terminal).map_err(Lost::Refused)?;
-            }
-        }
-        match response.chunk().await {
-            Ok(Some(bytes)) => events.push(&bytes),
-            Ok(None) => {
-                let text = "the server ended the connection before the function ended".to_owned();
-                return Err(Lost::Connection(Failure::Other(text)));
-            }
-            Err(error) => return Err(Lost::Connection(client.unreachable(&error))),
-        }
-    }
-}
-
-fn show(client: &Client, event: &Event, terminal: &mut Terminal) -> Result<(), Failure> {
-    match event.name.as_str() {
-        "output" => {
-            let line: OutputLine = client.read(&event.data)?;
-            terminal.console_line(&line.line, line.stream == "stderr");
-        }
-        "skipped" => {
-            let skipped: Skipped = client.read(&event.data)?;
-            terminal.console_line(&format!("[{} lines skipped]", skipped.lines), true);
-        }
-        // Later servers may send others.
-        _ => {}
-    }
-    Ok(())
-}
-
-/// Prints the result, or tells why there is none.
-fn finish(client: &Client, document: &str, json: bool, terminal: &mut Terminal) -> Result<(), Failure> {
-    let Shown { status, kind, result, error, .. } = client.read(document)?;
-    if json {
-        terminal.print(document)?;
-    }
-    if status == "succeeded" {
-        // What a program prints is its result: whoever watches has just seen it.
-        let seen = kind == Some(FunctionType::Exe) && terminal.is_watched();
-        return if json || seen { Ok(()) } else { terminal.print(&text(result.as_deref())) };
-    }
-    let error = error.unwrap_or_else(|| ShownError { code: status.clone(), detail: format!("the call {status}") });
-    let text = format!("{} ({})", error.detail, error.code);
-    Err(if is_of_function(&error.code) { Failure::Function(text) } else { Failure::Other(text) })
 }
 
 /// The result of a call that succeeded, for people and pipes: a string is its text, anything else its JSON

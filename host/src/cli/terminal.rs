@@ -90,6 +90,15 @@ impl Terminal {
         let _ = writeln!(self.stderr, "{red}error:{plain} {}", visible(text, true));
     }
 
+    /// Prints a line of a function's console where the function printed it.
+    pub fn tailed_line(&mut self, line: &str, is_stderr: bool) -> Result<(), Failure> {
+        if is_stderr {
+            self.console_line(line, true);
+            return Ok(());
+        }
+        self.print(line)
+    }
+
     /// Shows a line of a function's console: as it is where a program reads it, set apart where a person does.
     pub fn console_line(&mut self, line: &str, is_stderr: bool) {
         let _ = if self.interactive {

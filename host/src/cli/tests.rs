@@ -14,7 +14,7 @@ use super::*;
 
 mod server;
 
-use server::{Answer, Request, Server};
+use server::{Answer, HubServer, Request, Script, Server};
 
 const ID: &str = "0190d3a4-0000-7000-8000-000000000001";
 
@@ -76,8 +76,20 @@ async fn ran_on(server: &str, arguments: &[&str], watched: bool) -> Ran {
     Ran { code, stdout: stdout.text(), stderr: stderr.text() }
 }
 
-fn started() -> Answer {
-    Answer::json(202, &json!({ "invocationId": ID, "status": "running" }))
+fn started() -> Value {
+    json!({ "event": "started", "invocationId": ID, "functionName": "f", "lane": "dev" })
+}
+
+fn output(number: u32, stream: &str, line: &str) -> Value {
+    json!({ "event": "output", "invocationId": ID, "number": number, "stream": stream, "line": line, "at": "2026-01-01T00:00:00Z" })
+}
+
+fn completed(kind: &str, result: &Value) -> Value {
+    json!({ "event": "completed", "invocationId": ID, "version": "1.0", "type": kind, "status": "succeeded", "result": result, "elapsedMs": 1.5 })
+}
+
+fn failed(code: &str, title: &str, detail: &str) -> Value {
+    json!({ "event": "failed", "type": "urn:x", "title": title, "status": 500, "code": code, "detail": detail, "invocationId": ID })
 }
 
 fn ended(status: &str, rest: &Value) -> Value {
@@ -91,86 +103,74 @@ fn ended(status: &str, rest: &Value) -> Value {
     document
 }
 
-fn output(id: u32, stream: &str, line: &str) -> String {
-    format!(
-        "id: {id}\nevent: output\ndata: {}\n\n",
-        json!({ "stream": stream, "line": line, "at": "2026-01-01T00:00:00Z" })
-    )
-}
-
-fn completed(document: &Value) -> String {
-    format!("event: completed\ndata: {document}\n\n")
-}
-
-/// A server on which a call prints a line and then ends as the document says.
-async fn running(document: Value) -> Server {
-    Server::start(move |request: &Request| {
-        if request.path.ends_with("/runfunction") {
-            started()
-        } else {
-            Answer::events(&[&output(0, "stdout", "working"), &completed(&document)])
-        }
-    })
-    .await
+/// A server on which a call prints a line and then ends so.
+async fn running(end: Value) -> HubServer {
+    HubServer::start([Script::of([started(), output(0, "stdout", "working"), end])]).await
 }
 
 #[tokio::test]
 async fn a_result_goes_to_stdout_and_the_console_to_stderr() {
-    let server = running(ended("succeeded", &json!({ "result": { "b": 1.50, "a": [true] } }))).await;
+    let server = running(completed("dll", &json!({ "b": 1.50, "a": [true] }))).await;
     let ran =
         ran(&server.url, &["run", "f", "{\"x\": 1}", "--lane", "test", "--version", "1", "--caller-id", "ada"]).await;
     assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (0, "{\"a\":[true],\"b\":1.5}\n", "working\n"));
-    let requests = server.requests();
-    assert_eq!(requests[0].head("prefer"), Some("respond-async"));
-    let sent: Value = serde_json::from_slice(&requests[0].body).expect("JSON");
-    let expected = json!({
+    let sent = json!({
         "functionName": "f", "lane": "test", "version": "1", "payload": "{\"x\": 1}", "callerId": "ada",
     });
-    assert_eq!(sent, expected);
-    assert_eq!(requests[1].path, format!("/api/invocations/{ID}/output"));
-    assert_eq!(requests[1].head("accept"), Some("text/event-stream"));
+    assert_eq!(server.requests(), [("/functions".into(), sent)]);
 }
 
 #[tokio::test]
 async fn a_string_is_printed_as_its_text() {
-    let server = running(ended("succeeded", &json!({ "result": "two\nlines" }))).await;
+    let server = running(completed("dll", &json!("two\nlines"))).await;
     assert_eq!(ran(&server.url, &["run", "f"]).await.stdout, "two\nlines\n");
 }
 
 #[tokio::test]
 async fn what_a_program_printed_is_not_shown_twice_to_the_same_person() {
-    let server = running(ended("succeeded", &json!({ "type": "exe", "result": "working" }))).await;
+    let end = completed("exe", &json!("working"));
+    let server = running(end.clone()).await;
     let piped = ran(&server.url, &["run", "f"]).await;
     assert_eq!((piped.stdout.as_str(), piped.stderr.as_str()), ("working\n", "working\n"));
+    let server = running(end).await;
     let watched = ran_on(&server.url, &["run", "f"], true).await;
     assert_eq!((watched.stdout.as_str(), watched.stderr.as_str()), ("", "\u{1b}[2mworking\u{1b}[0m\n"));
 }
 
 #[tokio::test]
-async fn json_is_the_call_and_nothing_else() {
-    let document = ended("failed", &json!({ "error": { "code": "function_failed", "detail": "sold out" } }));
-    let server = running(document.clone()).await;
-    let ran = ran(&server.url, &["run", "f", "--json"]).await;
-    assert_eq!(serde_json::from_str::<Value>(&ran.stdout).expect("one JSON value"), document);
-    assert_eq!((ran.code, ran.stderr.as_str()), (1, "error: sold out (function_failed)\n"));
+async fn json_is_every_event_on_a_line() {
+    let events = [
+        started(),
+        output(0, "stdout", "working"),
+        json!({ "event": "skipped", "invocationId": ID, "lines": 7 }),
+        json!({ "event": "later", "invocationId": ID }),
+        failed("function_failed", "The function failed", "sold out"),
+    ];
+    for verb in [&["run", "f"][..], &["tail", ID]] {
+        let server = HubServer::start([Script::of(events.clone())]).await;
+        let ran = ran(&server.url, &[verb, &["--json"]].concat()).await;
+        let printed: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(printed, events);
+        assert_eq!((ran.code, ran.stderr.as_str()), (1, "error: sold out (function_failed)\n"));
+    }
 }
 
 #[tokio::test]
 async fn the_exit_code_tells_whose_fault_it_was() {
-    for (status, code, expected) in [
-        ("failed", "function_failed", 1),
-        ("failed", "function_trapped", 1),
-        ("failed", "memory_exceeded", 1),
-        ("timedOut", "deadline_exceeded", 1),
-        ("cancelled", "cancelled", 1),
-        ("failed", "at_capacity", 3),
-        ("failed", "store_unavailable", 3),
-        ("failed", "internal", 3),
+    for (code, expected) in [
+        ("function_failed", 1),
+        ("function_trapped", 1),
+        ("memory_exceeded", 1),
+        ("deadline_exceeded", 1),
+        ("cancelled", 1),
+        ("at_capacity", 3),
+        ("store_unavailable", 3),
+        ("internal", 3),
     ] {
-        let server = running(ended(status, &json!({ "error": { "code": code, "detail": "so" } }))).await;
+        let server = running(failed(code, "It failed", "so")).await;
         let ran = ran(&server.url, &["run", "f"]).await;
         assert_eq!((ran.code, ran.stdout.as_str()), (expected, ""), "{code}");
-        assert!(ran.stderr.ends_with(&format!("error: so ({code})\n")), "{}", ran.stderr);
+        assert!(ran.stderr.ends_with(&format!("so ({code})\n")), "{}", ran.stderr);
     }
 }
 
@@ -182,37 +182,50 @@ async fn a_problem_is_told_in_words() {
     });
     let answer = problem.clone();
     let server = Server::start(move |_: &Request| Answer::json(404, &answer)).await;
+    for verb in [&["functions", "f"][..], &["tail", ID]] {
+        let told = ran(&server.url, verb).await;
+        assert_eq!(told.stderr, "error: There is no such function: there is no function f (function_not_found)\n");
+        assert_eq!((told.code, told.stdout.as_str()), (3, ""));
+        let told = ran(&server.url, &[verb, &["--json"]].concat()).await;
+        assert_eq!(serde_json::from_str::<Value>(&told.stdout).expect("JSON"), problem);
+    }
+    let server =
+        HubServer::start([Script::of([failed("function_not_found", "There is no such function", "none f")])]).await;
     let told = ran(&server.url, &["run", "f"]).await;
-    assert_eq!(told.stderr, "error: There is no such function: there is no function f (function_not_found)\n");
-    assert_eq!((told.code, told.stdout.as_str()), (3, ""));
-    let told = ran(&server.url, &["run", "f", "--json"]).await;
-    assert_eq!(serde_json::from_str::<Value>(&told.stdout).expect("JSON"), problem);
+    assert_eq!((told.code, &*told.stderr), (3, "error: There is no such function: none f (function_not_found)\n"));
 }
 
 #[tokio::test]
-async fn a_lost_connection_is_made_again_where_it_broke() {
-    let document = ended("succeeded", &json!({ "result": null }));
-    let server = Server::start(move |request: &Request| {
-        if request.path.ends_with("/runfunction") {
-            return started();
-        }
-        match request.head("last-event-id") {
-            None => {
-                Answer::events(&[&output(0, "stdout", "one"), &output(1, "stderr", "two"), "id: 2\nevent: output\nda"])
-                    .broken()
-            }
-            Some("1") => Answer::events(&[&output(2, "stdout", "three"), &completed(&document)]),
-            Some(other) => panic!("lines after {other} were asked for"),
-        }
-    })
+async fn a_tail_goes_on_where_its_connection_broke() {
+    let server = HubServer::start([
+        Script::of([output(3, "stdout", "one"), output(4, "stderr", "two")]).broken(),
+        // Nothing at all, as from a server that stops.
+        Script::of([]),
+        Script::of([
+            json!({ "event": "skipped", "invocationId": ID, "lines": 2 }),
+            output(7, "stdout", "three"),
+            completed("dll", &json!(1)),
+        ]),
+    ])
     .await;
+    let ran = ran(&server.url, &["tail", ID, "--from", "3"]).await;
+    assert_eq!((ran.code, &*ran.stdout, &*ran.stderr), (0, "one\nthree\n", "two\n[2 lines skipped]\n"));
+    let paths: Vec<_> = server.requests().into_iter().map(|(path, _)| path).collect();
+    let from = |line: u64| format!("/api/invocations/{ID}/tail?from={line}");
+    assert_eq!(paths, [from(3), from(5), from(5)]);
+}
+
+#[tokio::test]
+async fn a_call_whose_connection_breaks_is_not_made_again() {
+    let server = HubServer::start([Script::of([started(), output(0, "stdout", "one")]).broken(), Script::of([])]).await;
     let ran = ran(&server.url, &["run", "f"]).await;
-    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (0, "null\n", "one\ntwo\nthree\n"));
+    assert!(ran.code == 3 && ran.stderr.contains("was lost"), "{}", ran.stderr);
+    assert_eq!(server.requests().len(), 1);
 }
 
 #[tokio::test]
 async fn payloads_come_from_files_and_parameters_are_passed_on() {
-    let server = running(ended("succeeded", &json!({ "result": 1 }))).await;
+    let server = running(completed("dll", &json!(1))).await;
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all("{\"ü\": 1}".as_bytes()).expect("written");
     let path = file.path().to_str().expect("UTF-8");
@@ -230,19 +243,15 @@ async fn payloads_come_from_files_and_parameters_are_passed_on() {
         "--param",
         "a=b=c",
         "--param",
-        "a=",
+        "b=",
     ];
     assert_eq!(ran(&server.url, &arguments).await.code, 0);
-    let sent = String::from_utf8(server.requests()[0].body.clone()).expect("UTF-8");
-    for part in [
-        r#""payload":"{\"ü\": 1}""#,
-        r#""deadlineMs":1500"#,
-        r#""type":"exe""#,
-        r#""entryFileName":"bin/x""#,
-        r#""parameters":{"a":"b=c","a":""}"#,
-    ] {
-        assert!(sent.contains(part), "{part} in {sent}");
-    }
+    let (_, sent) = &server.requests()[0];
+    let expected = json!({
+        "functionName": "f", "lane": "dev", "version": "latest", "payload": "{\"ü\": 1}", "deadlineMs": 1500,
+        "type": "exe", "entryFileName": "bin/x", "parameters": { "a": "b=c", "b": "" },
+    });
+    assert_eq!(*sent, expected);
 }
 
 #[tokio::test]
@@ -258,6 +267,7 @@ async fn messages_name_the_flag_at_fault() {
         (&["run", "f", "--payload-file", "/nowhere/at/all"], "--payload-file"),
         (&["run", "f", "{}", "--payload-file", "-"], "--payload-file"),
         (&["run", "../f"], "<NAME>"),
+        (&["tail", "x"], "<ID>"),
         (&["push", "/nowhere/at/all"], "PATH"),
         (&["push", "/", "--lane", "dev"], "--name"),
         (&["push", "x", "--entry", "../x"], "--entry"),
@@ -279,6 +289,8 @@ async fn a_server_that_is_not_there_is_told_from_one_that_is_another() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("has one");
     let told = ran(&format!("http://{free}"), &["functions"]).await;
     assert_eq!(told.code, 3);
+    assert!(told.stderr.contains("no server could be reached") && told.stderr.contains("--server"), "{}", told.stderr);
+    let told = ran(&format!("http://{free}"), &["run", "f"]).await;
     assert!(told.stderr.contains("no server could be reached") && told.stderr.contains("--server"), "{}", told.stderr);
     let server = Server::start(|_: &Request| Answer::html(502, "<h1>Bad Gateway</h1>")).await;
     let told = ran(&server.url, &["functions"]).await;

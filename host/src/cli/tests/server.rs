@@ -1,12 +1,17 @@
-//! An HTTP server that answers as a closure says, one request a connection.
+//! An HTTP server that answers as a closure says, one request a connection; and one of WebSockets.
 
 use std::sync::{Arc, Mutex};
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     task::JoinSet,
+};
+use tokio_tungstenite::{
+    accept_hdr_async,
+    tungstenite::{Message, handshake::server},
 };
 
 /// A request as it came.
@@ -31,27 +36,16 @@ pub struct Answer {
     status: u16,
     media: &'static str,
     pieces: Vec<String>,
-    /// Whether the connection breaks before the end.
-    broken: bool,
 }
 
 impl Answer {
     pub fn json(status: u16, body: &Value) -> Self {
         let media = if status < 400 { "application/json" } else { "application/problem+json" };
-        Self { status, media, pieces: vec![body.to_string()], broken: false }
+        Self { status, media, pieces: vec![body.to_string()] }
     }
 
     pub fn html(status: u16, body: &str) -> Self {
-        Self { status, media: "text/html", pieces: vec![body.to_owned()], broken: false }
-    }
-
-    pub fn events(pieces: &[&str]) -> Self {
-        let pieces = pieces.iter().map(|piece| (*piece).to_owned()).collect();
-        Self { status: 200, media: "text/event-stream", pieces, broken: false }
-    }
-
-    pub fn broken(self) -> Self {
-        Self { broken: true, ..self }
+        Self { status, media: "text/html", pieces: vec![body.to_owned()] }
     }
 }
 
@@ -110,7 +104,7 @@ async fn read(stream: &mut TcpStream) -> Request {
 }
 
 async fn write(stream: &mut TcpStream, answer: Answer) {
-    let Answer { status, media, pieces, broken } = answer;
+    let Answer { status, media, pieces } = answer;
     let head = format!(
         "HTTP/1.1 {status} X\r\ncontent-type: {media}\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
     );
@@ -118,8 +112,73 @@ async fn write(stream: &mut TcpStream, answer: Answer) {
     for piece in pieces {
         stream.write_all(format!("{:x}\r\n{piece}\r\n", piece.len()).as_bytes()).await.expect("written");
     }
-    if !broken {
-        stream.write_all(b"0\r\n\r\n").await.expect("written");
-    }
+    stream.write_all(b"0\r\n\r\n").await.expect("written");
     stream.shutdown().await.expect("ended");
+}
+
+/// What a connection to a [`HubServer`] is told.
+#[derive(Debug, Clone)]
+pub struct Script {
+    events: Vec<String>,
+    broken: bool,
+}
+
+impl Script {
+    pub fn of(events: impl IntoIterator<Item = Value>) -> Self {
+        Self { events: events.into_iter().map(|event| event.to_string()).collect(), broken: false }
+    }
+
+    /// The connection breaks after these.
+    pub fn broken(self) -> Self {
+        Self { broken: true, ..self }
+    }
+}
+
+/// A server that speaks the plain dialect of the hub: each connection has its script.
+pub struct HubServer {
+    pub url: String,
+    requests: Arc<Mutex<Vec<(String, Value)>>>,
+    _serving: JoinSet<()>,
+}
+
+impl HubServer {
+    pub async fn start(scripts: impl IntoIterator<Item = Script>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let url = format!("http://{}", listener.local_addr().expect("has one"));
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = requests.clone();
+        let scripts: Vec<_> = scripts.into_iter().collect();
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            for script in scripts {
+                let (stream, _) = listener.accept().await.expect("accepted");
+                let mut path = String::new();
+                #[allow(clippy::result_large_err, reason = "the library's own")]
+                let note = |request: &server::Request, response: server::Response| {
+                    path = request.uri().to_string();
+                    Ok(response)
+                };
+                let mut socket = accept_hdr_async(stream, note).await.expect("a WebSocket");
+                let mut call = Value::Null;
+                if path == "/functions" {
+                    let text = socket.next().await.expect("a message").expect("whole").into_text().expect("text");
+                    call = serde_json::from_str(&text).expect("JSON");
+                }
+                seen.lock().expect("unpoisoned").push((path, call));
+                for event in script.events {
+                    socket.send(Message::text(event)).await.expect("sent");
+                }
+                if !script.broken {
+                    // The client may have left.
+                    let _ = socket.close(None).await;
+                }
+            }
+        });
+        Self { url, requests, _serving: serving }
+    }
+
+    /// The path of each connection, and the call that was made on it.
+    pub fn requests(&self) -> Vec<(String, Value)> {
+        self.requests.lock().expect("unpoisoned").clone()
+    }
 }
