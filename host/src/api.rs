@@ -7,23 +7,30 @@ use actix_web::{HttpRequest, HttpResponse, Resource, web};
 
 use crate::{function::ErrorCode, state::State};
 
+mod audit;
 mod body;
 pub mod call;
+mod caller;
+mod door;
 mod error;
 mod fields;
 mod functions;
 mod health;
 mod invocations;
+mod metrics;
 mod openapi;
 mod output;
 mod push;
 mod run;
+mod tokens;
 mod view;
 
 pub use body::hold;
+pub use caller::Caller;
+pub use door::{ClientToken, admit, count};
 pub use error::{Problem, ProblemDocument};
 pub use fields::Fields;
-pub use invocations::{id, not_found};
+pub use invocations::{id, may_see, not_found};
 pub use view::{ResultValue, millis};
 
 /// Puts every route into an app.
@@ -43,10 +50,14 @@ pub fn routes(app: &mut web::ServiceConfig) {
                     .route(web::get().to(invocations::one))
                     .route(web::delete().to(invocations::cancel)),
             )
-            .service(at("/invocations/{id}/output").route(web::get().to(output::output))),
+            .service(at("/invocations/{id}/output").route(web::get().to(output::output)))
+            .service(at("/tokens").route(web::get().to(tokens::list)).route(web::post().to(tokens::create)))
+            .service(at("/tokens/{name}").route(web::delete().to(tokens::revoke)))
+            .service(at("/audit").route(web::get().to(audit::list))),
     )
     .service(at("/healthz").route(web::get().to(health::healthz)))
     .service(at("/readyz").route(web::get().to(health::readyz)))
+    .service(at("/metrics").route(web::get().to(metrics::metrics)))
     .service(at("/openapi.json").route(web::get().to(openapi::document)))
     .default_service(web::to(nothing));
 }

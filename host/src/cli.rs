@@ -8,7 +8,9 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
+mod audit;
 mod client;
+mod encrypt;
 mod failure;
 mod functions;
 mod history;
@@ -20,6 +22,7 @@ mod tail;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use client::Client;
 use failure::Failure;
@@ -63,6 +66,10 @@ pub struct ServeArgs {
     /// Address and port to listen on instead of the configured ones; port 0 picks a free one.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
+    /// The file of a token that may do everything, in place of security.admin_token_file; where it is not there,
+    /// a token is made and written to it.
+    #[arg(long, value_name = "FILE")]
+    pub admin_token: Option<PathBuf>,
     /// The folder for store, artifacts and database where the configuration keeps them in `data`.
     #[arg(long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
@@ -94,6 +101,18 @@ pub enum ClientCommand {
     /// List what ran and what runs now, or show one call.
     #[command(after_help = EXIT_CODES)]
     History(history::HistoryArgs),
+    /// Make, list and revoke the tokens with which a server is used.
+    #[command(after_help = EXIT_CODES)]
+    Token(token::TokenArgs),
+    /// List who pushed, managed, or tried what they may not.
+    #[command(after_help = EXIT_CODES)]
+    Audit(audit::AuditArgs),
+    /// Encrypt a payload, as a call with payloadEncrypted=true takes it.
+    #[command(after_help = EXIT_CODES)]
+    Encrypt(encrypt::EncryptArgs),
+    /// Decrypt a result, or a line of output, that came encrypted.
+    #[command(after_help = EXIT_CODES)]
+    Decrypt(encrypt::DecryptArgs),
 }
 
 /// Parses the arguments of this process; ends it where they are wrong or ask for help.
@@ -133,5 +152,9 @@ async fn execute(command: ClientCommand, terminal: &mut Terminal) -> Result<(), 
         ClientCommand::Tail(args) => tail::tail(args, terminal).await,
         ClientCommand::Functions(args) => functions::functions(args, terminal).await,
         ClientCommand::History(args) => history::history(args, terminal).await,
+        ClientCommand::Token(args) => token::token(args, terminal).await,
+        ClientCommand::Audit(args) => audit::audit(args, terminal).await,
+        ClientCommand::Encrypt(args) => encrypt::encrypt(args, terminal),
+        ClientCommand::Decrypt(args) => encrypt::decrypt(args, terminal),
     }
 }

@@ -13,8 +13,10 @@ use std::{
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+mod security;
 mod store_url;
 
+pub use security::{PayloadClaim, PayloadKey, SecurityConfig, TlsConfig};
 pub use store_url::{FtpUrl, StoreUrl};
 
 /// The whole configuration.
@@ -37,6 +39,8 @@ pub struct Config {
     pub history: HistoryConfig,
     /// The WebSockets on which calls are made and followed.
     pub hub: HubConfig,
+    /// Who may come in.
+    pub security: SecurityConfig,
 }
 
 /// `[server]`
@@ -460,22 +464,27 @@ impl Config {
 ///
 /// # Errors
 /// When both are named, or the named one can't be read.
-pub fn secret(section: &str, file: Option<&Path>, variable: Option<&str>) -> Result<Option<Secret>, ConfigError> {
+pub fn secret(
+    section: &str,
+    key: &str,
+    file: Option<&Path>,
+    variable: Option<&str>,
+) -> Result<Option<Secret>, ConfigError> {
     match (file, variable) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => {
-            Err(ConfigError::Secret(format!("[{section}] names both password_file and password_env: name one of them")))
+            Err(ConfigError::Secret(format!("[{section}] names both {key}_file and {key}_env: name one of them")))
         }
         (Some(path), None) => match std::fs::read_to_string(path) {
             Ok(text) => Ok(Some(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned()))),
             Err(error) => {
-                Err(ConfigError::Secret(format!("cannot read [{section}] password_file {}: {error}", path.display())))
+                Err(ConfigError::Secret(format!("cannot read [{section}] {key}_file {}: {error}", path.display())))
             }
         },
         (None, Some(name)) => match std::env::var(name) {
             Ok(text) => Ok(Some(Secret::new(text))),
             Err(_) => Err(ConfigError::Secret(format!(
-                "[{section}] password_env names {name}, which is not set in the environment"
+                "[{section}] {key}_env names {name}, which is not set in the environment"
             ))),
         },
     }

@@ -23,11 +23,16 @@ use crate::{
     function::ErrorCode,
 };
 
+mod audit;
 mod entities;
 mod invocations;
+mod payload_ids;
+mod tokens;
 mod versions;
 
+pub use audit::{AuditEntry, AuditQuery};
 pub use invocations::{InvocationQuery, InvocationRow, Request};
+pub use tokens::{TokenChange, TokenNews, TokenRow};
 pub use versions::{FunctionSummary, LaneSummary};
 
 /// How long the schema may take to be brought up to date, in seconds: waiting for another server that is

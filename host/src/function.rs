@@ -16,10 +16,10 @@ pub mod reference;
 pub mod version;
 
 pub use code::ErrorCode;
-pub use invocation::{Invocation, InvocationId};
+pub use invocation::{Confidential, Invocation, InvocationId, Seal};
 pub use kind::FunctionType;
 pub use manifest::{Manifest, PushId};
-pub use name::{CallerId, EntryName, FunctionName, Lane, NameError};
+pub use name::{CallerId, EntryName, FunctionName, Lane, NameError, TokenName};
 pub use outcome::{Failure, FailureKind, Outcome, Status};
 pub use output::{OutputLine, Stream};
 pub use reference::{Digest, FunctionRef, Location};

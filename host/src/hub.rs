@@ -10,7 +10,7 @@ use actix_web::{HttpRequest, HttpResponse, rt, web};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::api::{self, Fields, Problem, Services};
+use crate::api::{self, Caller, Fields, Problem, Services};
 
 mod plain;
 mod session;
@@ -62,10 +62,15 @@ fn max_message(services: &Services) -> usize {
     usize::try_from(max).unwrap_or(usize::MAX)
 }
 
-async fn connect(request: HttpRequest, payload: web::Payload, services: Services) -> Result<HttpResponse, Problem> {
+async fn connect(
+    request: HttpRequest,
+    payload: web::Payload,
+    services: Services,
+    caller: Caller,
+) -> Result<HttpResponse, Problem> {
     let max = max_message(&services);
     let (response, sender, receiver) = socket::open(&request, payload, max)?;
-    rt::spawn(session::serve(sender, receiver, services, max));
+    rt::spawn(session::serve(sender, receiver, services, caller, max));
     Ok(response)
 }
 
@@ -74,13 +79,15 @@ async fn tail(
     path: web::Path<String>,
     payload: web::Payload,
     services: Services,
+    caller: Caller,
 ) -> Result<HttpResponse, Problem> {
     let id = api::id(&path)?;
     let mut fields = Fields::of_form(request.query_string().as_bytes())?;
     let from = fields.number("from", 0, u64::MAX)?.unwrap_or(0);
     fields.done("'from'")?;
+    api::may_see(&services, &caller, id).await?;
     let tail = services.invoker().follow(id, from).await?.ok_or_else(|| api::not_found(id))?;
     let (response, sender, receiver) = socket::open(&request, payload, 1024)?;
-    rt::spawn(session::follow(sender, receiver, services, tail, plain::EventVoice::of(id)));
+    rt::spawn(session::follow(sender, receiver, services, caller, tail, plain::EventVoice::of(id)));
     Ok(response)
 }

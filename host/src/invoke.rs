@@ -40,7 +40,7 @@ mod tail;
 use admission::{Admission, AtCapacity, Permit};
 use journal::Journal;
 use live::Register;
-pub use live::{Ended, Live};
+pub use live::{Ended, Live, sealed};
 use tail::Mirrors;
 pub use tail::{Expired, Heard, Tail};
 
@@ -240,7 +240,7 @@ impl Invoker {
             return Ok(Some(Tail::mirror(mirror, from, parts.node.clone())));
         }
         Ok(self.find(id).await?.map(|found| match found {
-            Found::Live(live) => self.tail(live, from),
+            Found::Live(live) => Tail::live(live, false, from, parts.node.clone()),
             Found::Row(row) => {
                 let keep = usize::try_from(limits.output_bytes).unwrap_or(usize::MAX);
                 let mirror = mirrors.make(*row, keep, &parts.database, &parts.services);
@@ -249,10 +249,10 @@ impl Invoker {
         }))
     }
 
-    /// Follows a call of this server.
+    /// Follows a call of this server, for its caller.
     #[must_use]
     pub fn tail(&self, live: Arc<Live>, from: u64) -> Tail {
-        Tail::live(live, from, self.shared.parts.node.clone())
+        Tail::live(live, true, from, self.shared.parts.node.clone())
     }
 
     /// All calls of this server that are under way, or have just ended, newest first.
@@ -383,6 +383,7 @@ impl Shared {
             version: function.location.version,
             payload: invocation.payload,
             parameters: invocation.parameters,
+            confidential: invocation.confidential.is_some(),
             deadline: Instant::now(),
             cancel: live.cancel.clone(),
             memory_bytes: self.limits.memory_bytes,
@@ -429,6 +430,10 @@ fn log(live: &Live, error: &InvokeError) {
     let caller = live.caller_id.as_ref().map(crate::function::CallerId::as_str);
     if error.code() == ErrorCode::Internal {
         tracing::error!(invocation = %id, caller, %function, lane = %live.lane, %error, "a call failed in the server");
+    } else if live.confidential.is_some() {
+        // What its guest says is between it and its caller.
+        let code = error.code().as_str();
+        tracing::debug!(invocation = %id, caller, %function, lane = %live.lane, code, "a call failed");
     } else {
         tracing::debug!(invocation = %id, caller, %function, lane = %live.lane, %error, "a call failed");
     }

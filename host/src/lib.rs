@@ -3,6 +3,7 @@
 //! People push functions as zips and call them by name, lane and version. The way of a call:
 //!
 //! ```text
+//! api::door           who asks
 //! api::run            parse the request
 //! invoke::Invoker     1 a place  2 catalog: the version  3 artifacts: ready to run
 //!                     4 runtime: a component in its own instance, or a subprocess  5 history
@@ -16,7 +17,7 @@
 //!                     place as the next version, tell the catalog
 //! ```
 //! Imports point one way: `main → cli, server → hub → api → invoke, publish → catalog, artifacts → store,
-//! runtime, database → function, config`. Only `state` sees all.
+//! runtime, database → function, config`; `security` stands above `database`. Only `state` sees all.
 
 pub mod api;
 pub mod artifacts;
@@ -27,8 +28,10 @@ pub mod database;
 pub mod function;
 pub mod hub;
 pub mod invoke;
+pub mod metrics;
 pub mod publish;
 pub mod runtime;
+pub mod security;
 pub mod server;
 pub mod state;
 pub mod store;

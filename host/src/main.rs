@@ -40,6 +40,9 @@ fn serve(args: ServeArgs) -> Result<(), String> {
     if let Some(listen) = args.listen {
         config.server.listen = listen;
     }
+    if let Some(file) = args.admin_token {
+        config.security.admin_token_file = Some(file);
+    }
     telemetry::start(&config.server)?;
     Server::bind(config).and_then(|server| server.run(|_| ())).map_err(|error| text(&error))
 }

@@ -47,6 +47,8 @@ pub struct Call {
     pub version: Version,
     /// What it gets.
     pub payload: String,
+    /// Whether nobody else may see it, as the arguments of a process can be seen by all.
+    pub confidential: bool,
     /// The caller's own query parameters.
     pub parameters: Vec<(String, String)>,
     /// When it must have ended.

@@ -8,16 +8,19 @@ use std::net::{SocketAddr, TcpListener};
 
 use actix_web::{
     App, HttpServer,
-    dev::{ServerHandle, Service},
+    dev::{ServerHandle, Service, ServiceResponse},
     web,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+mod connect;
+
 use crate::{
     api,
     config::{Config, seconds},
     hub,
+    security::Tls,
     state::{StartError, State},
 };
 
@@ -47,7 +50,7 @@ impl Server {
             .enable_all()
             .build()
             .map_err(|error| StartError::Io("cannot start threads".into(), error))?;
-        let state = services.block_on(State::build(config))?;
+        let state = services.block_on(State::build(config, address))?;
         Ok(Self { services, state: web::Data::new(state), listener, address })
     }
 
@@ -65,7 +68,8 @@ impl Server {
     pub fn run(self, started: impl FnOnce(ServerHandle)) -> Result<(), StartError> {
         let failed = |error| StartError::Io("the server failed".into(), error);
         let settings = self.state.config().server.clone();
-        let state = self.state.clone();
+        let (state, connected) = (self.state.clone(), self.state.clone());
+        let tls = self.state.tls().map(Tls::config);
         let closing = self.state.closing().clone();
         let limit = seconds(settings.shutdown_seconds);
         actix_web::rt::System::new().block_on(async move {
@@ -74,8 +78,19 @@ impl Server {
                 App::new().app_data(state.clone()).configure(hub::routes).configure(api::routes).wrap_fn(
                     |mut request, service| {
                         let held = api::hold(&mut request);
-                        let answer = service.call(request);
-                        async move { answer.await.map(|response| held.with(response)) }
+                        let admitted = match api::admit(&mut request) {
+                            Ok(admitted) => Ok((service.call(request), admitted)),
+                            Err(refusal) => Err(request.into_response(*refusal)),
+                        };
+                        async move {
+                            match admitted {
+                                Ok((answer, admitted)) => {
+                                    answer.await.map(|response| held.with(admitted.with(response)))
+                                }
+                                Err(refused) => Ok(held.with(refused)),
+                            }
+                            .inspect(|response: &ServiceResponse| api::count(response.status()))
+                        }
                     },
                 )
             })
@@ -83,13 +98,17 @@ impl Server {
             .client_disconnect_timeout(std::time::Duration::from_secs(1))
             .keep_alive(seconds(settings.keep_alive_seconds))
             .shutdown_timeout(settings.shutdown_seconds)
-            .on_connect(hub::on_connect)
+            .on_connect(move |connection, data| connect::on_connect(&connected, connection, data))
             .disable_signals();
             if let Ok(workers @ 1..) = usize::try_from(settings.workers) {
                 server = server.workers(workers);
             }
-            let running = server.listen(self.listener).map_err(failed)?.run();
-            tracing::info!("listening on http://{}", self.address);
+            let (listening, scheme) = match tls {
+                Some(tls) => (server.listen_rustls_0_23(self.listener, tls), "https"),
+                None => (server.listen(self.listener), "http"),
+            };
+            let running = listening.map_err(failed)?.run();
+            tracing::info!("listening on {scheme}://{}", self.address);
             let handle = running.handle();
             started(handle.clone());
             actix_web::rt::spawn(signals.stop(handle, closing));
@@ -97,6 +116,8 @@ impl Server {
         })?;
         self.services.block_on(async {
             self.state.invoker().shutdown(limit).await;
+            self.state.audit().flushed(std::time::Duration::from_secs(5)).await;
+            self.state.tokens().leave().await;
             self.state.database().close().await;
         });
         tracing::info!("stopped");

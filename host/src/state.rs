@@ -1,6 +1,7 @@
 //! The services of a server: made here, and nowhere else.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -20,6 +21,7 @@ use crate::{
     invoke::{Invoker, Parts},
     publish::Publisher,
     runtime::{Runtime, RuntimeError},
+    security::{self, Addresses, Audit, Connections, Payloads, Rate, Tls, TlsError, Tokens, origin::Origins, tokens},
     store::{self, FunctionStore, StoreError},
 };
 
@@ -43,9 +45,19 @@ pub enum StartError {
     /// The local function folder.
     #[error("the local function folder cannot be used: {0}")]
     Artifacts(#[from] ArtifactError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The guests' runtime.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// Anyone could run code here.
+    #[error(
+        "cannot listen on {0} without tokens: whoever reaches it could run code here. Start it with \
+         --admin-token FILE, which makes a token and writes it there, or name security.admin_token_file; then \
+         'sharpfaas token create' makes more"
+    )]
+    NoTokens(SocketAddr),
     /// A file, socket or thread.
     #[error("{0}: {1}")]
     Io(String, std::io::Error),
@@ -73,6 +85,14 @@ pub struct State {
     pushes: Arc<Semaphore>,
     reachable: Mutex<Option<(Instant, Reachable)>>,
     closing: CancellationToken,
+    tokens: Tokens,
+    audit: Audit,
+    origins: Origins,
+    payloads: Payloads,
+    tls: Option<Tls>,
+    connections: Connections,
+    addresses: Addresses,
+    token_rate: Rate,
     /// Ends with the state.
     _sweeper: AbortOnDropHandle<()>,
 }
@@ -81,13 +101,16 @@ impl State {
     /// Makes the services on the runtime that this is called on: their connections live as long as it.
     ///
     /// # Errors
-    /// When the configuration can't be followed, or the store or database can't be reached.
-    pub async fn build(config: Config) -> Result<Self, StartError> {
-        let password =
-            config::secret("store", config.store.password_file.as_deref(), config.store.password_env.as_deref())?;
+    /// When the configuration can't be followed, others than this machine could reach a server without tokens, or
+    /// the store or database can't be reached.
+    pub async fn build(config: Config, address: SocketAddr) -> Result<Self, StartError> {
+        let admin = security::admin::token(&config.security)?;
+        let keys = security::payload::keys(&config.security)?;
+        let (file, variable) = (config.store.password_file.as_deref(), config.store.password_env.as_deref());
+        let password = config::secret("store", "password", file, variable)?;
         let store = store::open(&config.store, password)?;
         let (file, variable) = (config.database.password_file.as_deref(), config.database.password_env.as_deref());
-        let password = config::secret("database", file, variable)?;
+        let password = config::secret("database", "password", file, variable)?;
         let (database, probed) = tokio::join!(Database::connect(&config.database, password), probe(&store));
         let database = database?;
         probed?;
@@ -103,6 +126,19 @@ impl State {
         let publisher =
             Arc::new(Publisher::new(catalog.clone(), store.clone(), artifacts.clone(), config.limits.clone()));
         let services = tokio::runtime::Handle::current();
+        let tls = config.security.tls.as_ref().map(|tls| Tls::new(tls, &services)).transpose()?;
+        if tls.is_none() && !address.ip().is_loopback() {
+            tracing::warn!("without [security.tls], tokens and payloads pass in the clear");
+        }
+        let settings = tokens::Settings {
+            configured: admin,
+            always: !address.ip().is_loopback(),
+            stale_seconds: config.security.stale_seconds,
+        };
+        let tokens = Tokens::open(database.clone(), node.as_str().into(), settings, &services).await?;
+        if !address.ip().is_loopback() && !tokens.any() {
+            return Err(StartError::NoTokens(address));
+        }
         let parts = Parts {
             catalog: catalog.clone(),
             artifacts,
@@ -113,13 +149,22 @@ impl State {
         };
         let incoming = config.artifacts.dir.join("incoming");
         fresh_folder(&incoming).map_err(|error| StartError::Io(format!("cannot use {}", incoming.display()), error))?;
-        let sweeper = sweep(store.clone(), seconds(config.store.staging_grace_hours * 3600));
+        let payloads = Payloads::new(keys, &config.security, database.clone());
+        let sweeper = sweep(store.clone(), payloads.clone(), seconds(config.store.staging_grace_hours * 3600));
         Ok(Self {
             invoker: Invoker::new(parts, &config.limits, &config.history),
             pushes: Arc::new(Semaphore::new(usize::try_from(config.limits.pushes).unwrap_or(1))),
             _sweeper: AbortOnDropHandle::new(services.spawn(sweeper)),
             reachable: Mutex::new(None),
             closing: CancellationToken::new(),
+            audit: Audit::new(database.clone(), &services),
+            origins: Origins::new(&config.security, address),
+            payloads,
+            tls,
+            connections: Connections::new(config.security.address_connections),
+            addresses: Addresses::new(config.security.address_rate),
+            token_rate: Rate::new(config.security.token_rate),
+            tokens,
             config,
             services,
             publisher,
@@ -189,6 +234,54 @@ impl State {
         &self.closing
     }
 
+    /// Who may come in.
+    #[must_use]
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// Who did what.
+    #[must_use]
+    pub fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
+    /// Opens encrypted payloads.
+    #[must_use]
+    pub fn payloads(&self) -> &Payloads {
+        &self.payloads
+    }
+
+    /// TLS, where it is spoken.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    /// How many connections addresses have.
+    #[must_use]
+    pub fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    /// How often addresses may come.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// How often a token may come.
+    #[must_use]
+    pub fn token_rate(&self) -> &Rate {
+        &self.token_rate
+    }
+
+    /// Where requests may come from.
+    #[must_use]
+    pub fn origins(&self) -> &Origins {
+        &self.origins
+    }
+
     /// What can be reached now, or could a moment ago: many may ask at once.
     pub async fn reachable(&self) -> Reachable {
         let mut last = self.reachable.lock().await;
@@ -221,9 +314,12 @@ async fn probe(store: &Arc<dyn FunctionStore>) -> Result<(), StartError> {
     }
 }
 
-/// Removes old staging folders now and every hour.
-async fn sweep(store: Arc<dyn FunctionStore>, grace: Duration) {
+/// Removes old staging folders, and the ids of payloads that have expired, now and every hour.
+async fn sweep(store: Arc<dyn FunctionStore>, payloads: Payloads, grace: Duration) {
     loop {
+        if let Err(error) = payloads.forget().await {
+            tracing::debug!(%error, "the ids of expired payloads cannot be forgotten now");
+        }
         match store.sweep(grace).await {
             Ok(0) => {}
             Ok(folders) => tracing::info!(folders, "staging folders of pushes that never ended are removed"),

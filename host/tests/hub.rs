@@ -110,7 +110,7 @@ async fn signalr_refusals_leave_the_connection_alive() {
     let f = "FunctionHandler";
     for (message, says) in [
         (json!({ "type": 4, "invocationId": "1", "target": "Other", "arguments": [] }), "Unknown hub method 'Other'"),
-        (json!({ "type": 4, "invocationId": "1", "target": f, "arguments": ["echo"] }), "2 to 6 arguments"),
+        (json!({ "type": 4, "invocationId": "1", "target": f, "arguments": ["echo"] }), "2 to 7 arguments"),
         (json!({ "type": 4, "invocationId": "1", "target": f, "arguments": ["e cho", "dev"] }), "invalid_name"),
         (json!({ "type": 4, "invocationId": "1", "target": f, "arguments": ["nothing", "dev"] }), "function_not_found"),
         (
@@ -447,7 +447,7 @@ async fn listeners_that_vanish_leave_nothing_behind() {
             let address = server.url.trim_start_matches("http://");
             let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
             let head = format!(
-                "GET /api/invocations/{id}/tail HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                "GET /api/invocations/{id}/tail HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                  Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             );
             stream.write_all(head.as_bytes()).await.expect("sent");

@@ -17,6 +17,7 @@ mod fleet;
 mod hostile;
 mod hub;
 mod outage;
+mod security;
 mod services;
 mod spine;
 mod store;

@@ -11,6 +11,7 @@ use sea_orm_migration::{
 
 mod m0001_catalog;
 mod m0002_invocations;
+mod m0004_security;
 
 /// All migrations, in their order.
 #[derive(Debug)]
@@ -19,7 +20,11 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_catalog::Migration), Box::new(m0002_invocations::Migration)]
+        vec![
+            Box::new(m0001_catalog::Migration),
+            Box::new(m0002_invocations::Migration),
+            Box::new(m0004_security::Migration),
+        ]
     }
 }
 

@@ -21,7 +21,7 @@ use futures_util::{Stream, StreamExt};
 use tokio::time::Instant;
 
 use super::Problem;
-use crate::{config::seconds, function::ErrorCode};
+use crate::{config::seconds, function::ErrorCode, metrics};
 
 /// How many bytes of a body buy its sender another second.
 const BYTES_A_SECOND: u64 = 64 * 1024;
@@ -49,6 +49,7 @@ impl Pace {
     pub async fn next<T>(&self, part: impl Future<Output = T>) -> Result<T, Problem> {
         let until = self.started + self.base + Duration::from_secs(self.received / BYTES_A_SECOND);
         tokio::time::timeout_at(until, part).await.map_err(|_| {
+            metrics::SLOW_BODIES.count();
             Problem::invalid(format!(
                 "the body did not arrive in time: {} bytes came, and then too little",
                 self.received
@@ -70,8 +71,10 @@ pub fn refuse_encoding(request: &HttpRequest) -> Result<(), Problem> {
 /// Reads a body of at most `limit` bytes; `what` and `code` are for the refusal of a larger one.
 pub async fn read(request: &HttpRequest, mut body: web::Payload, limit: u64, mut pace: Pace) -> Result<Bytes, Problem> {
     refuse_encoding(request)?;
-    let too_large =
-        || Problem::new(ErrorCode::PayloadTooLarge, format!("the body may have {limit} bytes, and has more"));
+    let too_large = || {
+        metrics::LARGE_BODIES.count();
+        Problem::new(ErrorCode::PayloadTooLarge, format!("the body may have {limit} bytes, and has more"))
+    };
     let length =
         request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > limit) {

@@ -77,8 +77,11 @@ impl Problem {
         let (status, _) = status(self.code);
         let mut response = HttpResponse::build(status);
         response.insert_header((header::CONTENT_TYPE, "application/problem+json"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.insert_header((header::RETRY_AFTER, RETRY_AFTER));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            response.insert_header((header::WWW_AUTHENTICATE, "Bearer realm=\"sharpfaas\""));
         }
         response.json(self.document())
     }
@@ -113,14 +116,19 @@ fn status(code: ErrorCode) -> (StatusCode, &'static str) {
         ErrorCode::InvalidName => (StatusCode::BAD_REQUEST, "A name is not valid"),
         ErrorCode::InvalidPackage => (StatusCode::BAD_REQUEST, "The package cannot be used"),
         ErrorCode::InvalidPayload => (StatusCode::BAD_REQUEST, "The payload cannot be used"),
+        ErrorCode::Unauthorized => (StatusCode::UNAUTHORIZED, "A token is needed"),
+        ErrorCode::Forbidden => (StatusCode::FORBIDDEN, "This is not allowed"),
+        ErrorCode::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
         ErrorCode::FunctionNotFound => (StatusCode::NOT_FOUND, "There is no such function"),
         ErrorCode::LaneNotFound => (StatusCode::NOT_FOUND, "The function is not in this lane"),
         ErrorCode::VersionNotFound => (StatusCode::NOT_FOUND, "The function does not have this version"),
         ErrorCode::InvocationNotFound => (StatusCode::NOT_FOUND, "There is no such invocation"),
+        ErrorCode::TokenNotFound => (StatusCode::NOT_FOUND, "There is no such token"),
         ErrorCode::NotFound => (StatusCode::NOT_FOUND, "There is nothing here"),
         ErrorCode::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "The method is not allowed here"),
         ErrorCode::TypeConflict => (StatusCode::CONFLICT, "The function has another type"),
         ErrorCode::VersionConflict => (StatusCode::CONFLICT, "Another name or version is in the way"),
+        ErrorCode::TokenConflict => (StatusCode::CONFLICT, "Another token is in the way"),
         ErrorCode::PayloadTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The payload is too large"),
         ErrorCode::PackageTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The package is too large"),
         ErrorCode::FunctionFailed => (StatusCode::INTERNAL_SERVER_ERROR, "The function failed"),

@@ -5,10 +5,11 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Problem, Services, error::ProblemDocument, fields::Fields};
+use super::{Problem, Services, caller::Caller, error::ProblemDocument, fields::Fields};
 use crate::{
     database::FunctionSummary,
     function::{ErrorCode, FunctionName, FunctionRef, FunctionType, Lane, Selector},
+    security::Verb,
 };
 
 /// The largest page.
@@ -110,18 +111,46 @@ impl From<&FunctionRef> for VersionView {
         (status = "default", body = ProblemDocument, content_type = "application/problem+json"),
     ),
 )]
-pub async fn list(request: HttpRequest, services: Services) -> Result<HttpResponse, Problem> {
+pub async fn list(request: HttpRequest, services: Services, caller: Caller) -> Result<HttpResponse, Problem> {
     let mut fields = Fields::of_form(request.query_string().as_bytes())?;
     let limit = fields.number("limit", 1, MAX_PAGE)?.unwrap_or(PAGE);
     let after = fields.parse::<FunctionName>("after")?;
     fields.done("'limit' and 'after'")?;
-    let database = services.database().clone();
-    // One more than asked for tells whether there is a next page.
-    let mut found = services.spawn(async move { database.functions(after.as_ref(), limit + 1).await }).await??;
+    caller.may_some(Verb::Read, None, None)?;
+    let mut found = visible(&services, &caller, after, limit + 1).await?;
     let more = found.len() as u64 > limit;
     found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let next = found.last().filter(|_| more).map(|last| last.name.to_string());
     Ok(HttpResponse::Ok().json(FunctionsPage { functions: found.into_iter().map(Into::into).collect(), next }))
+}
+
+/// The next functions that the caller may see, each with the lanes that it may see. One more than a page tells
+/// whether there is a next.
+async fn visible(
+    services: &Services,
+    caller: &Caller,
+    mut after: Option<FunctionName>,
+    limit: u64,
+) -> Result<Vec<FunctionSummary>, Problem> {
+    let all = caller.can_all(Verb::Read);
+    let chunk = if all { limit } else { MAX_PAGE };
+    let mut seen = Vec::new();
+    loop {
+        let (database, from) = (services.database().clone(), after.take());
+        let found = services.spawn(async move { database.functions(from.as_ref(), chunk).await }).await??;
+        let whole = found.len() as u64 == chunk;
+        after = found.last().map(|last| last.name.clone());
+        seen.extend(found.into_iter().filter_map(|summary| shown(summary, caller)));
+        if all || !whole || seen.len() as u64 >= limit {
+            return Ok(seen);
+        }
+    }
+}
+
+/// What the caller may see of a function.
+fn shown(mut summary: FunctionSummary, caller: &Caller) -> Option<FunctionSummary> {
+    summary.lanes.retain(|lane| caller.can(Verb::Read, &lane.lane, &summary.name));
+    (!summary.lanes.is_empty()).then_some(summary)
 }
 
 /// Shows a function with all its lanes and versions.
@@ -135,8 +164,9 @@ pub async fn list(request: HttpRequest, services: Services) -> Result<HttpRespon
         (status = "default", body = ProblemDocument, content_type = "application/problem+json"),
     ),
 )]
-pub async fn one(path: web::Path<String>, services: Services) -> Result<HttpResponse, Problem> {
+pub async fn one(path: web::Path<String>, services: Services, caller: Caller) -> Result<HttpResponse, Problem> {
     let name: FunctionName = path.parse()?;
+    caller.may_some(Verb::Read, None, Some(&name))?;
     let (database, wanted) = (services.database().clone(), name.clone());
     let (summary, versions) = services
         .spawn(async move {
@@ -144,10 +174,17 @@ pub async fn one(path: web::Path<String>, services: Services) -> Result<HttpResp
             Ok::<_, crate::database::DatabaseError>((summary, database.versions_of(&wanted, None, MAX_VERSIONS).await?))
         })
         .await??;
+    let summary = summary.and_then(|summary| shown(summary, &caller));
     let summary =
         summary.ok_or_else(|| Problem::new(ErrorCode::FunctionNotFound, format!("there is no function {name}")))?;
     let view = FunctionView {
-        versions: Some(versions.iter().map(VersionView::from).collect()),
+        versions: Some(
+            versions
+                .iter()
+                .filter(|version| caller.can(Verb::Read, &version.location.lane, &name))
+                .map(VersionView::from)
+                .collect(),
+        ),
         ..FunctionView::from(summary)
     };
     Ok(HttpResponse::Ok().json(view))
@@ -168,10 +205,15 @@ pub async fn one(path: web::Path<String>, services: Services) -> Result<HttpResp
         (status = "default", body = ProblemDocument, content_type = "application/problem+json"),
     ),
 )]
-pub async fn version(path: web::Path<(String, String, String)>, services: Services) -> Result<HttpResponse, Problem> {
+pub async fn version(
+    path: web::Path<(String, String, String)>,
+    services: Services,
+    caller: Caller,
+) -> Result<HttpResponse, Problem> {
     let (name, lane, selector) = path.into_inner();
     let (name, lane): (FunctionName, Lane) = (name.parse()?, lane.parse()?);
     let selector: Selector = selector.parse()?;
+    caller.may(Verb::Read, &lane, &name)?;
     let catalog = services.catalog().clone();
     let function = services.spawn(async move { catalog.resolve(&name, &lane, selector).await }).await??;
     Ok(HttpResponse::Ok().json(VersionView::from(&*function)))

@@ -31,7 +31,7 @@ fn word(reachable: bool) -> &'static str {
 }
 
 /// Whether the process is alive.
-#[utoipa::path(get, path = "/healthz", tag = "server", responses((status = 200, body = Health)))]
+#[utoipa::path(get, path = "/healthz", tag = "server", security(()), responses((status = 200, body = Health)))]
 pub async fn healthz() -> HttpResponse {
     HttpResponse::Ok().json(Health { status: "ok", checks: None })
 }
@@ -41,6 +41,7 @@ pub async fn healthz() -> HttpResponse {
     get,
     path = "/readyz",
     tag = "server",
+    security(()),
     responses((status = 200, body = Health), (status = 503, description = "One of them cannot be reached", body = Health)),
 )]
 pub async fn readyz(services: Services) -> HttpResponse {

@@ -4,17 +4,20 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Problem, Services, error::ProblemDocument, fields::Fields, view::InvocationView};
+use super::{Problem, Services, caller::Caller, error::ProblemDocument, fields::Fields, view::InvocationView};
 use crate::{
     database::{InvocationQuery, InvocationRow},
     function::{CallerId, ErrorCode, FunctionName, InvocationId, Lane, Status},
     invoke::Found,
+    security::Verb,
 };
 
 /// The largest page.
 const MAX_PAGE: u64 = 500;
 /// The page where none is asked for.
 const PAGE: u64 = 50;
+/// How many pages of the database are looked through for calls that a caller may see.
+const MAX_LOOKS: usize = 20;
 
 /// A page of calls, newest first.
 #[derive(Debug, Serialize, ToSchema)]
@@ -42,6 +45,22 @@ async fn find(services: &Services, id: InvocationId) -> Result<Found, Problem> {
     services.invoker().find(id).await?.ok_or_else(|| not_found(id))
 }
 
+/// Whether a call may be seen and followed by that caller.
+///
+/// # Errors
+/// When it may not, or there is none.
+pub async fn may_see(services: &Services, caller: &Caller, id: InvocationId) -> Result<(), Problem> {
+    caller.may_see(&row(services, &find(services, id).await?))
+}
+
+/// A call as it stands.
+fn row(services: &Services, found: &Found) -> InvocationRow {
+    match found {
+        Found::Live(live) => live.row(services.invoker().node()),
+        Found::Row(row) => (**row).clone(),
+    }
+}
+
 /// Lists calls, newest first.
 #[utoipa::path(
     get,
@@ -60,7 +79,7 @@ async fn find(services: &Services, id: InvocationId) -> Result<Found, Problem> {
         (status = "default", body = ProblemDocument, content_type = "application/problem+json"),
     ),
 )]
-pub async fn list(request: HttpRequest, services: Services) -> Result<HttpResponse, Problem> {
+pub async fn list(request: HttpRequest, services: Services, caller: Caller) -> Result<HttpResponse, Problem> {
     let mut fields = Fields::of_form(request.query_string().as_bytes())?;
     let limit = fields.number("limit", 1, MAX_PAGE)?.unwrap_or(PAGE);
     let status = match fields.take("status")? {
@@ -84,11 +103,36 @@ pub async fn list(request: HttpRequest, services: Services) -> Result<HttpRespon
     let node = services.invoker().node();
     let here: Vec<InvocationRow> =
         services.invoker().all_live().iter().map(|live| live.row(node)).filter(|row| fits(row, &wanted)).collect();
-    let (database, query) = (services.database().clone(), wanted.clone());
-    let kept = services.spawn(async move { database.invocations(&query).await }).await??;
+    let here: Vec<InvocationRow> = here.into_iter().filter(|row| caller.can_see(row)).collect();
+    let (kept, goes_on) = visible(&services, &caller, &wanted).await?;
     let (page, more) = merge(here, kept, &wanted, limit);
-    let next = page.last().filter(|_| more).map(|last| last.id.to_string());
+    let next = match (page.last().filter(|_| more), goes_on) {
+        (Some(last), _) => Some(last.id.to_string()),
+        (None, goes_on) => goes_on.map(|last| last.to_string()),
+    };
     Ok(HttpResponse::Ok().json(InvocationsPage { invocations: page.iter().map(InvocationView::line).collect(), next }))
+}
+
+/// The kept calls that the caller may see; and the last that was looked at, where there was no time for more.
+async fn visible(
+    services: &Services,
+    caller: &Caller,
+    wanted: &InvocationQuery,
+) -> Result<(Vec<InvocationRow>, Option<InvocationId>), Problem> {
+    let all = caller.can_all(Verb::Read);
+    let mut query = InvocationQuery { limit: if all { wanted.limit } else { MAX_PAGE }, ..wanted.clone() };
+    let mut seen = Vec::new();
+    for _ in 0..MAX_LOOKS {
+        let (database, asked) = (services.database().clone(), query.clone());
+        let rows = services.spawn(async move { database.invocations(&asked).await }).await??;
+        let (whole, last) = (rows.len() as u64 == query.limit, rows.last().map(|row| row.id));
+        seen.extend(rows.into_iter().filter(|row| all || caller.can_see(row)));
+        if all || !whole || seen.len() as u64 >= wanted.limit {
+            return Ok((seen, None));
+        }
+        query.before = last;
+    }
+    Ok((seen, query.before))
 }
 
 /// What the database's condition is for rows, for a call that is not there yet.
@@ -128,11 +172,9 @@ fn merge(
         (status = "default", body = ProblemDocument, content_type = "application/problem+json"),
     ),
 )]
-pub async fn one(path: web::Path<String>, services: Services) -> Result<HttpResponse, Problem> {
-    let row = match find(&services, id(&path)?).await? {
-        Found::Live(live) => live.row(services.invoker().node()),
-        Found::Row(row) => *row,
-    };
+pub async fn one(path: web::Path<String>, services: Services, caller: Caller) -> Result<HttpResponse, Problem> {
+    let row = row(&services, &find(&services, id(&path)?).await?);
+    caller.may_see(&row)?;
     Ok(HttpResponse::Ok().json(InvocationView::whole(&row)))
 }
 
@@ -148,21 +190,27 @@ pub async fn one(path: web::Path<String>, services: Services) -> Result<HttpResp
         (status = "default", body = ProblemDocument, content_type = "application/problem+json"),
     ),
 )]
-pub async fn cancel(path: web::Path<String>, services: Services) -> Result<HttpResponse, Problem> {
+pub async fn cancel(path: web::Path<String>, services: Services, caller: Caller) -> Result<HttpResponse, Problem> {
     let id = id(&path)?;
-    let (row, asked) = match find(&services, id).await? {
+    let found = find(&services, id).await?;
+    let row = row(&services, &found);
+    caller.may_end(&row)?;
+    let (row, asked) = match found {
         Found::Live(live) => {
             let running = live.ended().is_none();
             live.cancel.cancel();
             (live.row(services.invoker().node()), running)
         }
-        Found::Row(row) if row.status.is_end() => (*row, false),
-        Found::Row(row) => {
+        Found::Row(_) if row.status.is_end() => (row, false),
+        Found::Row(_) => {
             let database = services.database().clone();
             let asked = services.spawn(async move { database.request_cancel(id).await }).await??;
-            (*row, asked)
+            (row, asked)
         }
     };
+    if asked {
+        caller.record(caller.entry("invocation.cancel", format!("{}/{} {id}", row.lane, row.name)));
+    }
     let mut response = if asked { HttpResponse::Accepted() } else { HttpResponse::Ok() };
     Ok(response.json(InvocationView::whole(&row)))
 }

@@ -16,8 +16,9 @@ use futures_util::{Stream, stream};
 
 use super::{
     Problem, Services,
+    caller::Caller,
     error::ProblemDocument,
-    invocations::{id, not_found},
+    invocations::{id, may_see, not_found},
     view::InvocationView,
 };
 use crate::{
@@ -57,12 +58,14 @@ pub async fn output(
     request: HttpRequest,
     path: web::Path<String>,
     services: Services,
+    caller: Caller,
 ) -> Result<HttpResponse, Problem> {
     let id = id(&path)?;
     let form = form(request.headers());
     let from = last_event(request.headers())?.map_or(0, |last| last.saturating_add(1));
+    may_see(&services, &caller, id).await?;
     let tail = services.invoker().follow(id, from).await?.ok_or_else(|| not_found(id))?;
-    let state = Streaming { tail, form, ended: false };
+    let state = Streaming { tail, form, caller, ended: false };
     Ok(HttpResponse::Ok()
         .insert_header((
             header::CONTENT_TYPE,
@@ -93,6 +96,7 @@ fn last_event(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
 struct Streaming {
     tail: Tail,
     form: Form,
+    caller: Caller,
     ended: bool,
 }
 
@@ -113,7 +117,12 @@ impl Streaming {
     async fn more(&mut self) -> String {
         let mut text = String::new();
         let form = self.form;
-        match tokio::time::timeout(SILENCE, self.tail.next(BYTES)).await {
+        let heard = tokio::select! {
+            heard = tokio::time::timeout(SILENCE, self.tail.next(BYTES)) => heard,
+            // Whoever listens may no longer do so.
+            () = self.caller.ended() => Ok(Err(Expired)),
+        };
+        match heard {
             Err(_) => keep_alive(form, &mut text),
             Ok(Err(Expired)) => self.ended = true,
             Ok(Ok(Heard { batch, end })) => {

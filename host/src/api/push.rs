@@ -14,12 +14,15 @@ use utoipa::ToSchema;
 use super::{
     Problem, Services,
     body::{self, Pace},
+    caller::Caller,
     error::ProblemDocument,
     fields::Fields,
 };
 use crate::{
     function::{Digest, EntryName, ErrorCode, FunctionName, FunctionRef, FunctionType, Lane},
+    metrics,
     publish::Push,
+    security::Verb,
 };
 
 /// The part of the body that is the package.
@@ -86,7 +89,12 @@ struct PushForm {
         (status = "default", body = ProblemDocument, content_type = "application/problem+json"),
     ),
 )]
-pub async fn push(request: HttpRequest, body: web::Payload, services: Services) -> Result<HttpResponse, Problem> {
+pub async fn push(
+    request: HttpRequest,
+    body: web::Payload,
+    services: Services,
+    caller: Caller,
+) -> Result<HttpResponse, Problem> {
     let mut fields = Fields::of_form(request.query_string().as_bytes())?;
     let name = fields.require::<FunctionName>("functionName")?;
     let lane = fields.require::<Lane>("lane")?;
@@ -94,6 +102,7 @@ pub async fn push(request: HttpRequest, body: web::Payload, services: Services) 
     let new_version = fields.flag("newVersion")?;
     let entry = fields.parse::<EntryName>("entryFileName")?;
     fields.done("'functionName', 'lane', 'type', 'newVersion' and 'entryFileName'")?;
+    caller.may(Verb::Push, &lane, &name)?;
 
     let place = services
         .push_place()
@@ -106,7 +115,7 @@ pub async fn push(request: HttpRequest, body: web::Payload, services: Services) 
         kind,
         new_version,
         entry,
-        pushed_by: None,
+        pushed_by: caller.name().map(ToString::to_string),
         package: path,
         size,
         sha256,
@@ -117,7 +126,12 @@ pub async fn push(request: HttpRequest, body: web::Payload, services: Services) 
     let work = async move {
         // The place is taken as long as the work goes on, whether or not the client still waits.
         let _place = place;
-        publisher.publish(push).await
+        let published = publisher.publish(push).await;
+        if let Ok(function) = &published {
+            let entry = caller.entry("push", function.location.to_string());
+            caller.record(entry.with(format!("sha256 {}", function.sha256)));
+        }
+        published
     };
     let function = services.spawn(work).await??;
     Ok(HttpResponse::Created().json(PushResponse::from(&function)))
@@ -167,6 +181,7 @@ async fn receive(request: &HttpRequest, body: web::Payload, services: &Services)
 }
 
 fn too_large(limit: u64) -> Problem {
+    metrics::LARGE_BODIES.count();
     Problem::new(ErrorCode::PackageTooLarge, format!("the package may have {limit} bytes, and has more"))
 }
 

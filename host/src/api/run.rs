@@ -16,13 +16,14 @@ use super::{
     Problem, Services,
     body::{self, Pace},
     call::{self, BESIDE_PAYLOAD},
+    caller::Caller,
     error::ProblemDocument,
     fields::Fields,
     view::{InvocationView, ResultValue, millis},
 };
 use crate::{
     function::{CallerId, ErrorCode, FunctionType, Invocation, OutputLine, Status},
-    invoke::Live,
+    invoke::{Live, sealed},
 };
 
 /// A call that succeeded.
@@ -71,7 +72,8 @@ pub struct RunResponse<'a> {
         ("type" = Option<FunctionType>, Query, description = "The type that the caller expects"),
         ("entryFileName" = Option<String>, Query, description = "Another entry of the same package"),
         ("payload" = Option<String>, Query, description = "The payload, where it is not the body"),
-        ("payloadEncrypted" = Option<bool>, Query, description = "Whether the payload is encrypted"),
+        ("payloadEncrypted" = Option<bool>, Query, description = "Whether the payload is encrypted: a JWE in compact form, `alg: dir`, `enc: A256GCM`"),
+        ("encryptResult" = Option<bool>, Query, description = "Whether the result and the output are to come encrypted, under the payload's key"),
         ("deadlineMs" = Option<u64>, Query, description = "A shorter deadline than the server's, in milliseconds"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: answer at once with 202 and a Location"),
     ),
@@ -83,9 +85,13 @@ pub struct RunResponse<'a> {
         (status = "5XX", description = "The function, or the server, failed", body = ProblemDocument, content_type = "application/problem+json"),
     ),
 )]
-pub async fn run(request: HttpRequest, body: web::Payload, services: Services) -> Result<HttpResponse, Problem> {
-    let limit = services.limits().payload_bytes;
-    let invocation = invocation(&request, body, &services, limit).await?;
+pub async fn run(
+    request: HttpRequest,
+    body: web::Payload,
+    services: Services,
+    caller: Caller,
+) -> Result<HttpResponse, Problem> {
+    let invocation = invocation(&request, body, &services, &caller).await?;
     if !wants_async(request.headers()) {
         let live = services.invoker().start(invocation);
         live.wait().await;
@@ -104,8 +110,14 @@ fn ended(live: &Live) -> Result<HttpResponse, Problem> {
     let Some(end) = live.ended() else {
         return Err(Problem::new(ErrorCode::Internal, "the call has not ended").of(live.id));
     };
-    let result = end.result.as_ref().map_err(|error| Problem::from(error).of(live.id))?;
+    let result = match &end.result {
+        Ok(result) => result,
+        Err(error) => return Err(Problem::new(error.code(), live.detail_for_caller(error)).of(live.id)),
+    };
+    let seal = live.seal(true);
+    let encrypted = seal.map(|seal| seal.seal(result));
     let (output, skipped) = live.console.tail();
+    let output = sealed(output, seal);
     Ok(HttpResponse::Ok().json(RunResponse {
         invocation_id: live.id.0,
         caller_id: live.caller_id.as_ref().map(CallerId::as_str),
@@ -114,7 +126,7 @@ fn ended(live: &Live) -> Result<HttpResponse, Problem> {
         version: live.version().map(|version| version.to_string()),
         kind: live.kind(),
         status: Status::Succeeded,
-        result: ResultValue(result),
+        result: ResultValue(encrypted.as_deref().unwrap_or(result)),
         output: &output,
         output_truncated: skipped > 0,
         elapsed_ms: millis(u64::try_from(end.elapsed.as_micros()).unwrap_or(u64::MAX)),
@@ -134,13 +146,13 @@ async fn invocation(
     request: &HttpRequest,
     body: web::Payload,
     services: &Services,
-    limit: u64,
+    caller: &Caller,
 ) -> Result<Invocation, Problem> {
     let query = Fields::of_form(request.query_string().as_bytes())?;
     let body = body::read(
         request,
         body,
-        limit.saturating_add(BESIDE_PAYLOAD),
+        services.limits().payload_bytes.saturating_add(BESIDE_PAYLOAD),
         Pace::new(services.config().server.read_seconds),
     )
     .await?;
@@ -171,7 +183,7 @@ async fn invocation(
             return Err(Problem::invalid("the payload is given twice, in the query and as the body"));
         }
     };
-    call::invocation(fields, payload, limit)
+    call::invocation(fields, payload, services, caller).await
 }
 
 /// The fields of a form that was sent in parts.

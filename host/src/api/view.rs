@@ -50,6 +50,8 @@ pub struct InvocationView<'a> {
     invocation_id: Uuid,
     /// Who called, where they said.
     caller_id: Option<&'a str>,
+    /// The token that the call was made with; none where the server asked for none.
+    token: Option<&'a str>,
     /// What was run.
     function_name: &'a str,
     /// From which lane.
@@ -106,6 +108,7 @@ impl<'a> InvocationView<'a> {
         Self {
             invocation_id: row.id.0,
             caller_id: row.caller_id.as_ref().map(crate::function::CallerId::as_str),
+            token: row.token.as_ref().map(crate::function::TokenName::as_str),
             function_name: row.name.as_str(),
             lane: row.lane.as_str(),
             version: row.version.map(|version| version.to_string()),

@@ -223,6 +223,7 @@ impl Bench {
             lane: Lane::parse("dev").expect("a lane"),
             version: Version::FIRST,
             payload: payload.into(),
+            confidential: false,
             parameters: Vec::new(),
             deadline: Instant::now() + Duration::from_secs(30),
             cancel: CancellationToken::new(),

@@ -1,9 +1,12 @@
 //! Talking to a server.
 
-use std::{error::Error as _, fmt, str::FromStr, time::Duration};
+use std::{error::Error as _, fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Args;
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{
+    Method, RequestBuilder, Response, StatusCode,
+    header::{AUTHORIZATION, HeaderValue},
+};
 use serde::de::DeserializeOwned;
 use url::Url;
 
@@ -22,6 +25,9 @@ pub struct ClientArgs {
     /// The server to talk to.
     #[arg(long, env = "SHARPFAAS_SERVER", value_name = "URL", default_value = "http://127.0.0.1:8080")]
     pub server: ServerUrl,
+    /// A file that holds the token to use; without it the variable SHARPFAAS_TOKEN holds it.
+    #[arg(long, env = "SHARPFAAS_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// Print JSON on standard output, for programs: an object, or with 'run' and 'tail' one a line for each
     /// thing that happens.
     #[arg(long)]
@@ -64,6 +70,8 @@ pub struct Client {
     http: reqwest::Client,
     server: ServerUrl,
     json: bool,
+    /// The `Authorization` header, which is sent with everything.
+    authorization: Option<HeaderValue>,
 }
 
 impl Client {
@@ -74,13 +82,15 @@ impl Client {
 
     /// A client that bears a longer silence.
     pub fn patient(args: &ClientArgs, silence: Duration) -> Result<Self, Failure> {
+        let authorization = authorization(args)?;
         let http = reqwest::Client::builder()
+            .default_headers(authorization.clone().map(|value| (AUTHORIZATION, value)).into_iter().collect())
             .user_agent(concat!("sharpfaas/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT)
             .read_timeout(silence)
             .build()
             .map_err(|error| Failure::local(format!("no HTTP client: {}", chain(&error))))?;
-        Ok(Self { http, server: args.server.clone(), json: args.json })
+        Ok(Self { http, server: args.server.clone(), json: args.json, authorization })
     }
 
     /// A request for the resource that the path's parts name.
@@ -91,6 +101,11 @@ impl Client {
             parts.pop_if_empty().extend(path);
         }
         self.http.request(method, url)
+    }
+
+    /// The `Authorization` header that goes with every request.
+    pub fn authorization(&self) -> Option<&HeaderValue> {
+        self.authorization.as_ref()
     }
 
     /// The server's address.
@@ -168,6 +183,25 @@ impl Client {
         let shown: String = text.trim().chars().take(SHOWN).collect();
         format!("{} answered {status}, and not as a sharpfaas server does: {shown}", self.server)
     }
+}
+
+/// The header that the token makes, from the file or the environment: an argument would be for all to see.
+fn authorization(args: &ClientArgs) -> Result<Option<HeaderValue>, Failure> {
+    let token = match &args.token_file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            text.map_err(|error| Failure::Usage(format!("--token-file {}: {error}", path.display())))?
+        }
+        None => std::env::var("SHARPFAAS_TOKEN").unwrap_or_default(),
+    };
+    let token = token.trim();
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let value = HeaderValue::from_str(&format!("Bearer {token}"));
+    let mut value = value.map_err(|_| Failure::Usage("the token holds what a token can't hold".into()))?;
+    value.set_sensitive(true);
+    Ok(Some(value))
 }
 
 /// The causes of an error, innermost last, which is where it says what happened.

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use reqwest::Method;
+use reqwest::{Method, header::AUTHORIZATION};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async_with_config,
-    tungstenite::{Error as WebSocketError, Message, protocol::WebSocketConfig},
+    tungstenite::{Error as WebSocketError, Message, client::IntoClientRequest as _, protocol::WebSocketConfig},
 };
 use uuid::Uuid;
 
@@ -108,7 +108,12 @@ impl<'a> Hub<'a> {
         let server = client.server();
         let lost = |text: String| Lost::Connection(Failure::Other(text));
         let config = WebSocketConfig::default().max_message_size(Some(MAX_EVENT)).max_frame_size(Some(MAX_EVENT));
-        let connecting = connect_async_with_config(client.socket_url(path, query), Some(config), true);
+        let mut request = client
+            .socket_url(path, query)
+            .into_client_request()
+            .map_err(|error| lost(format!("no WebSocket at {server}: {error}")))?;
+        request.headers_mut().extend(client.authorization().map(|value| (AUTHORIZATION, value.clone())));
+        let connecting = connect_async_with_config(request, Some(config), true);
         match timeout(CONNECT, connecting).await {
             Ok(Ok((socket, _))) => Ok(Self { socket, client }),
             // The library reads no body; asked in the common way, the server says why.

@@ -18,12 +18,13 @@ use super::{
 use crate::function::{CallerId, EntryName, FunctionName, FunctionType, Lane, Selector};
 
 /// The fields of a call, which can't be parameters.
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 13] = [
     "functionName",
     "lane",
     "version",
     "payload",
     "payloadEncrypted",
+    "encryptResult",
     "type",
     "entryFileName",
     "callerId",
@@ -137,7 +138,8 @@ pub async fn run(args: RunArgs, terminal: &mut Terminal) -> Result<(), Failure> 
     follow(&mut hub, args.client.json, terminal).await
 }
 
-fn read(file: &Path) -> Result<String, Failure> {
+/// The text of a file, or with `-` of standard input.
+pub fn read(file: &Path) -> Result<String, Failure> {
     let usage = |error: &dyn std::fmt::Display| Failure::Usage(format!("--payload-file {}: {error}", file.display()));
     let mut bytes = Vec::new();
     if file == Path::new("-") {

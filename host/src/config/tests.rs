@@ -77,10 +77,10 @@ fn secrets_are_read_and_never_shown() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("password");
     std::fs::write(&path, "hush\n").expect("it is written");
-    let read = secret("store", Some(&path), None).expect("it is read").expect("it is there");
+    let read = secret("store", "password", Some(&path), None).expect("it is read").expect("it is there");
     assert_eq!(read.expose(), "hush");
     assert_eq!(format!("{read:?}"), "***");
-    assert!(secret("store", Some(&path), Some("X")).is_err());
-    assert!(secret("store", None, Some("SHARPFAAS_NO_SUCH_VARIABLE")).is_err());
-    assert_eq!(secret("store", None, None).expect("nothing named"), None);
+    assert!(secret("store", "password", Some(&path), Some("X")).is_err());
+    assert!(secret("store", "password", None, Some("SHARPFAAS_NO_SUCH_VARIABLE")).is_err());
+    assert_eq!(secret("store", "password", None, None).expect("nothing named"), None);
 }

@@ -14,10 +14,10 @@ use sea_orm::{
 
 use super::{Database, DatabaseError, damaged, entities::invocation, micros, signed, time, unsigned, versions::parse};
 use crate::function::{
-    CallerId, FunctionName, FunctionType, InvocationId, Lane, OutputLine, Selector, Status, Version,
+    CallerId, FunctionName, FunctionType, InvocationId, Lane, OutputLine, Selector, Status, TokenName, Version,
 };
 
-/// How many rows go into one statement: 19 values each, below SQLite's 32,766 and PostgreSQL's 65,535.
+/// How many rows go into one statement: 20 values each, below SQLite's 32,766 and PostgreSQL's 65,535.
 const CHUNK_ROWS: usize = 500;
 /// How much text goes into one statement, in bytes, unless a single row holds more.
 const CHUNK_BYTES: usize = 4 * 1024 * 1024;
@@ -68,6 +68,8 @@ pub struct InvocationRow {
     pub ended_at: Option<DateTime<Utc>>,
     /// How long it was at work, in microseconds.
     pub elapsed_us: Option<u64>,
+    /// The token that it was made with; none where the server asked for none.
+    pub token: Option<TokenName>,
 }
 
 /// Which rows [`Database::invocations`] gives. The default is all of them, and none for `limit`.
@@ -312,6 +314,7 @@ fn to_model(row: &InvocationRow) -> (usize, invocation::ActiveModel) {
         started_at: Set(row.started_at.map(micros)),
         ended_at: Set(row.ended_at.map(micros)),
         elapsed_us: Set(row.elapsed_us.map(signed)),
+        token: Set(row.token.as_ref().map(ToString::to_string)),
     };
     (size, model)
 }
@@ -338,5 +341,6 @@ fn from_model(row: invocation::Model) -> Result<InvocationRow, DbErr> {
         started_at: row.started_at.map(time).transpose()?,
         ended_at: row.ended_at.map(time).transpose()?,
         elapsed_us: row.elapsed_us.map(|elapsed| unsigned("elapsed", elapsed)).transpose()?,
+        token: row.token.map(|token| parse("token", &token)).transpose()?,
     })
 }

@@ -11,6 +11,12 @@ pub enum ErrorCode {
     InvalidPackage,
     /// The payload can't be used.
     InvalidPayload,
+    /// Nobody knows who asks.
+    Unauthorized,
+    /// Who asks may not.
+    Forbidden,
+    /// Who asks does so too often.
+    TooManyRequests,
     /// No function has that name.
     FunctionNotFound,
     /// The function is not in that lane.
@@ -19,6 +25,8 @@ pub enum ErrorCode {
     VersionNotFound,
     /// No invocation has that id.
     InvocationNotFound,
+    /// No token has that name.
+    TokenNotFound,
     /// There is nothing at that address.
     NotFound,
     /// The address does not take that method.
@@ -27,6 +35,8 @@ pub enum ErrorCode {
     TypeConflict,
     /// Another name or version is in the way.
     VersionConflict,
+    /// Another token is in the way, or none would be left.
+    TokenConflict,
     /// The payload is larger than it may be.
     PayloadTooLarge,
     /// The package is larger than it may be.
@@ -52,19 +62,24 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 28] = [
         Self::InvalidRequest,
         Self::InvalidName,
         Self::InvalidPackage,
         Self::InvalidPayload,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::TooManyRequests,
         Self::FunctionNotFound,
         Self::LaneNotFound,
         Self::VersionNotFound,
         Self::InvocationNotFound,
+        Self::TokenNotFound,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::TypeConflict,
         Self::VersionConflict,
+        Self::TokenConflict,
         Self::PayloadTooLarge,
         Self::PackageTooLarge,
         Self::FunctionFailed,
@@ -92,14 +107,19 @@ impl ErrorCode {
             Self::InvalidName => "invalid_name",
             Self::InvalidPackage => "invalid_package",
             Self::InvalidPayload => "invalid_payload",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::TooManyRequests => "too_many_requests",
             Self::FunctionNotFound => "function_not_found",
             Self::LaneNotFound => "lane_not_found",
             Self::VersionNotFound => "version_not_found",
             Self::InvocationNotFound => "invocation_not_found",
+            Self::TokenNotFound => "token_not_found",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TypeConflict => "type_conflict",
             Self::VersionConflict => "version_conflict",
+            Self::TokenConflict => "token_conflict",
             Self::PayloadTooLarge => "payload_too_large",
             Self::PackageTooLarge => "package_too_large",
             Self::FunctionFailed => "function_failed",

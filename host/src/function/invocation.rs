@@ -1,11 +1,11 @@
 //! One call, parsed and checked.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{CallerId, EntryName, FunctionName, FunctionType, Lane, Selector};
+use super::{CallerId, EntryName, FunctionName, FunctionType, Lane, Selector, TokenName};
 
 /// The id of a call. A time-ordered UUID (RFC 9562, version 7), so that history sorts by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -34,6 +34,21 @@ impl FromStr for InvocationId {
     }
 }
 
+/// Encrypts what a call gives, under the key that its payload came under.
+pub trait Seal: fmt::Debug + Send + Sync {
+    /// The text, encrypted; never as it is.
+    fn seal(&self, text: &str) -> String;
+}
+
+/// A call whose payload came encrypted: what it gives is kept, and shown to others than its caller, encrypted.
+#[derive(Debug, Clone)]
+pub struct Confidential {
+    /// Encrypts it.
+    pub seal: Arc<dyn Seal>,
+    /// Whether its caller, too, wants it so.
+    pub answer: bool,
+}
+
 /// A call as it enters the spine: what is to be run, for whom, with what.
 #[derive(Debug, Clone)]
 pub struct Invocation {
@@ -41,6 +56,8 @@ pub struct Invocation {
     pub id: InvocationId,
     /// Who calls, where they said.
     pub caller_id: Option<CallerId>,
+    /// The token that it is made with; none where the server asks for none.
+    pub token: Option<TokenName>,
     /// What to run.
     pub name: FunctionName,
     /// From which lane.
@@ -55,6 +72,8 @@ pub struct Invocation {
     pub payload: String,
     /// Query parameters that are not the server's own, in their order, for the guest's context.
     pub parameters: Vec<(String, String)>,
+    /// How to keep to itself what is said of the call, where its payload came encrypted.
+    pub confidential: Option<Confidential>,
     /// A shorter deadline than the server's, where the caller asks for one.
     pub deadline: Option<Duration>,
 }

@@ -127,6 +127,14 @@ newtype!(
 );
 
 newtype!(
+    /// The name of a token: a letter or digit, then at most 63 of letters, digits, `_`, `.` and `-`.
+    TokenName,
+    "token",
+    "it must be 1 to 64 letters, digits, '_', '.' or '-', and begin with a letter or digit",
+    |value| is_plain(value, 64, true)
+);
+
+newtype!(
     /// The path of an entry inside its package, with `/` between folders: relative, without `.` and
     /// `..` parts, backslashes, colons and control characters, at most 255 bytes.
     EntryName,

@@ -71,7 +71,7 @@ impl Plain {
     /// Answers a message.
     pub async fn heard(text: &str, calls: &mut Calls) -> Result<(), End> {
         let mut request_id = None;
-        match Self::act(text, calls, &mut request_id) {
+        match Self::act(text, calls, &mut request_id).await {
             Ok(None) => Ok(()),
             Ok(Some((started, voice))) => {
                 calls.sender.text(voice.begun(&started.live)).await?;
@@ -85,7 +85,7 @@ impl Plain {
         }
     }
 
-    fn act(
+    async fn act(
         text: &str,
         calls: &mut Calls,
         request_id: &mut Option<String>,
@@ -106,7 +106,7 @@ impl Plain {
         }
         calls.room()?;
         let payload = fields.take_any("payload")?.unwrap_or_default();
-        let invocation = api::call::invocation(fields, payload, calls.services.limits().payload_bytes)?;
+        let invocation = api::call::invocation(fields, payload, &calls.services, &calls.caller).await?;
         let voice = EventVoice { id: Some(invocation.id), request_id: request_id.take() };
         Ok(Some((calls.start(invocation), voice)))
     }

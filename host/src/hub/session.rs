@@ -12,7 +12,7 @@ use super::{
     socket::{Gone, Received, Receiver, Sender},
 };
 use crate::{
-    api::{Problem, Services},
+    api::{Caller, Problem, Services},
     config::seconds,
     database::InvocationRow,
     function::{ErrorCode, Invocation},
@@ -22,6 +22,9 @@ use crate::{
 
 /// How much of a call's output is read in one go, in bytes.
 const BYTES: usize = 16 * 1024;
+
+/// Why a connection is closed whose token may do nothing any more.
+const TOKEN_ENDED: &str = "the token has expired or was revoked";
 
 /// How a dialect tells of one call.
 pub trait Voice {
@@ -74,6 +77,8 @@ pub struct Calls {
     pub sender: Sender,
     /// Runs them.
     pub services: Services,
+    /// Makes them.
+    pub caller: Caller,
     /// Each ends with its key.
     told: FuturesUnordered<LocalBoxFuture<'static, String>>,
     /// What cancels each, by the name that the client knows it by.
@@ -90,8 +95,9 @@ impl Calls {
     /// Whether another call may be made.
     ///
     /// # Errors
-    /// When there are too many on this connection, or the server is about to stop.
+    /// When there are too many on this connection or of its caller, or the server is about to stop.
     pub fn room(&self) -> Result<(), Problem> {
+        self.caller.calls()?;
         let most = self.services.config().hub.calls;
         if self.services.closing().is_cancelled() {
             return Err(Problem::new(ErrorCode::AtCapacity, "the server is stopping; try again on a new connection"));
@@ -156,11 +162,11 @@ enum Dialect {
 }
 
 /// Serves one connection until either side ends it. What it started and has not ended is cancelled then.
-pub async fn serve(sender: Sender, receiver: Receiver, services: Services, max: usize) {
+pub async fn serve(sender: Sender, receiver: Receiver, services: Services, caller: Caller, max: usize) {
     let limit = seconds(services.config().hub.timeout_seconds);
     let guard = sender.clone();
     tokio::select! {
-        end = converse(sender, receiver, services, max) => {
+        end = converse(sender, receiver, services, caller, max) => {
             if let End::Close(code, why) = end {
                 guard.close(code, &why);
             }
@@ -169,10 +175,11 @@ pub async fn serve(sender: Sender, receiver: Receiver, services: Services, max: 
     }
 }
 
-async fn converse(sender: Sender, mut receiver: Receiver, services: Services, max: usize) -> End {
+async fn converse(sender: Sender, mut receiver: Receiver, services: Services, caller: Caller, max: usize) -> End {
     let hub = services.config().hub.clone();
     let closing = services.closing().clone();
-    let mut calls = Calls { sender, services, told: FuturesUnordered::new(), under_way: HashMap::new() };
+    let revoked = caller.clone();
+    let mut calls = Calls { sender, services, caller, told: FuturesUnordered::new(), under_way: HashMap::new() };
     let mut dialect = Dialect::Unknown(String::new());
     let handshake = tokio::time::sleep(seconds(hub.handshake_seconds));
     tokio::pin!(handshake);
@@ -200,6 +207,7 @@ async fn converse(sender: Sender, mut receiver: Receiver, services: Services, ma
             () = closing.cancelled(), if calls.under_way.is_empty() => {
                 Err(farewell(&dialect, &mut calls).await)
             }
+            () = revoked.ended() => Err(End::Close(CloseCode::Policy, TOKEN_ENDED.into())),
             () = ping => {
                 match &dialect {
                     Dialect::SignalR(_) if calls.sender.is_idle() => signalr::ping(&mut calls.sender).await,
@@ -253,7 +261,14 @@ fn is_cut(text: &str) -> bool {
 }
 
 /// Follows one call on a connection of its own, from its line `from` on.
-pub async fn follow(mut sender: Sender, mut receiver: Receiver, services: Services, tail: Tail, voice: impl Voice) {
+pub async fn follow(
+    mut sender: Sender,
+    mut receiver: Receiver,
+    services: Services,
+    caller: Caller,
+    tail: Tail,
+    voice: impl Voice,
+) {
     let hub = services.config().hub.clone();
     let closing = services.closing().clone();
     let guard = sender.clone();
@@ -282,6 +297,7 @@ pub async fn follow(mut sender: Sender, mut receiver: Receiver, services: Servic
                 () = closing.cancelled(), if !is_here => {
                     return End::Close(CloseCode::Away, "the server is stopping".into());
                 }
+                () = caller.ended() => return End::Close(CloseCode::Policy, TOKEN_ENDED.into()),
                 () = ping => pings.ping(),
             }
         }

@@ -83,7 +83,7 @@ impl SignalR {
 
 async fn answer(record: &str, calls: &mut Calls) -> Result<(), End> {
     let (id, error) = match messages::read(record) {
-        Asked::Stream(id, fields) => match start(&id, fields, calls) {
+        Asked::Stream(id, fields) => match start(&id, fields, calls).await {
             Ok(()) => return Ok(()),
             Err(problem) => (id, problem.to_string()),
         },
@@ -101,13 +101,14 @@ async fn answer(record: &str, calls: &mut Calls) -> Result<(), End> {
 }
 
 /// Starts a call.
-fn start(id: &str, mut fields: Fields, calls: &mut Calls) -> Result<(), Problem> {
+async fn start(id: &str, mut fields: Fields, calls: &mut Calls) -> Result<(), Problem> {
     if calls.has(id) {
         return Err(Problem::invalid(format!("the invocationId {id:?} is in use")));
     }
     calls.room()?;
     let payload = fields.take_any("payload")?.unwrap_or_default();
-    let started = calls.start(api::call::invocation(fields, payload, calls.services.limits().payload_bytes)?);
+    let invocation = api::call::invocation(fields, payload, &calls.services, &calls.caller).await?;
+    let started = calls.start(invocation);
     calls.tell(id.to_owned(), started, StreamVoice(id.to_owned()));
     Ok(())
 }

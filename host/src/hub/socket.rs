@@ -4,7 +4,6 @@
 //! buffer, and the kernel's send buffer, which is made small. Whoever has more to say waits.
 
 use std::{
-    any::Any,
     cell::Cell,
     fmt,
     os::fd::{AsRawFd, BorrowedFd, RawFd},
@@ -52,9 +51,8 @@ impl Socket {
     }
 }
 
-/// Prepares a new connection: for the web server, which calls it with each.
-pub fn on_connect(connection: &dyn Any, data: &mut Extensions) {
-    let Some(stream) = connection.downcast_ref::<TcpStream>() else { return };
+/// Prepares a new connection.
+pub fn on_connect(stream: &TcpStream, data: &mut Extensions) {
     let milliseconds = u32::try_from(TCP_USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
     // Where the kernel has no such option, keep-alive and the hub's own time-out remain.
     let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, milliseconds);

@@ -118,6 +118,7 @@ impl Journal {
             let Some(oldest) = waiting.calls.remove(next) else { break };
             waiting.bytes = waiting.bytes.saturating_sub(weight(&oldest));
             waiting.dropped += 1;
+            crate::metrics::HISTORY_LOST.count();
             self.register.remove(oldest.id);
         }
         drop(waiting);

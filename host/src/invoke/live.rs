@@ -13,7 +13,11 @@ use tokio_util::sync::CancellationToken;
 use super::InvokeError;
 use crate::{
     database::InvocationRow,
-    function::{CallerId, FunctionName, FunctionRef, FunctionType, InvocationId, Lane, Selector, Status, Version},
+    function::{
+        CallerId, Confidential, FunctionName, FunctionRef, FunctionType, InvocationId, Lane, OutputLine, Seal,
+        Selector, Status, TokenName, Version,
+    },
+    metrics,
     runtime::console::Console,
 };
 
@@ -24,6 +28,8 @@ pub struct Live {
     pub id: InvocationId,
     /// Who calls.
     pub caller_id: Option<CallerId>,
+    /// The token that it was made with; none where the server asks for none.
+    pub token: Option<TokenName>,
     /// What is run.
     pub name: FunctionName,
     /// From which lane.
@@ -36,6 +42,8 @@ pub struct Live {
     pub console: Arc<Console>,
     /// Ends it.
     pub cancel: CancellationToken,
+    /// How to keep to itself what is said of it.
+    pub confidential: Option<Confidential>,
     begun: OnceLock<Begun>,
     end: OnceLock<Ended>,
     ended: Notify,
@@ -79,12 +87,14 @@ impl Live {
         Self {
             id: invocation.id,
             caller_id: invocation.caller_id.clone(),
+            token: invocation.token.clone(),
             name: invocation.name.clone(),
             lane: invocation.lane.clone(),
             selector: invocation.selector,
             created_at: Utc::now(),
             console,
             cancel,
+            confidential: invocation.confidential.clone(),
             begun: OnceLock::new(),
             end: OnceLock::new(),
             ended: Notify::new(),
@@ -98,7 +108,11 @@ impl Live {
 
     pub(super) fn end(&self, result: Result<String, InvokeError>, elapsed: Duration) {
         self.console.end();
-        self.end.get_or_init(|| Ended { result, at: Utc::now(), elapsed });
+        self.end.get_or_init(|| {
+            let ended = Ended { result, at: Utc::now(), elapsed };
+            count(&ended);
+            ended
+        });
         self.ended.notify_waiters();
     }
 
@@ -149,15 +163,34 @@ impl Live {
     /// The call as history keeps it, as it stands now; what it printed is in it when it has ended.
     #[must_use]
     pub fn row(&self, node: &str) -> InvocationRow {
-        self.row_with(node, false)
+        self.row_with(node, false, self.seal(false))
+    }
+
+    /// As [`row`](Self::row), for its caller, who may be told what is kept encrypted.
+    #[must_use]
+    pub fn row_for_caller(&self, node: &str) -> InvocationRow {
+        self.row_with(node, false, self.seal(true))
+    }
+
+    /// What encrypts that which is told of it to others, or to its caller.
+    #[must_use]
+    pub fn seal(&self, for_caller: bool) -> Option<&dyn Seal> {
+        let confidential = self.confidential.as_ref()?;
+        (confidential.answer || !for_caller).then_some(&*confidential.seal)
+    }
+
+    /// Why it has no result, for its caller.
+    #[must_use]
+    pub fn detail_for_caller(&self, error: &InvokeError) -> String {
+        detail(error, self.seal(true))
     }
 
     /// As [`row`](Self::row), with what it has printed so far.
     pub(super) fn row_so_far(&self, node: &str) -> InvocationRow {
-        self.row_with(node, true)
+        self.row_with(node, true, self.seal(false))
     }
 
-    fn row_with(&self, node: &str, output: bool) -> InvocationRow {
+    fn row_with(&self, node: &str, output: bool, seal: Option<&dyn Seal>) -> InvocationRow {
         // Looked at once: it may end while the row is made, and the row must be of one moment.
         let end = self.end.get();
         let error = end.and_then(|end| end.result.as_ref().err());
@@ -172,9 +205,12 @@ impl Live {
             kind: self.kind(),
             status: self.status_at(end),
             error_code: error.map(|error| error.code().as_str().to_owned()),
-            detail: error.map(InvokeError::detail),
-            result: end.and_then(|end| end.result.as_ref().ok().cloned()),
-            output,
+            detail: error.map(|error| detail(error, seal)),
+            result: end.and_then(|end| end.result.as_ref().ok()).map(|result| match seal {
+                Some(seal) => seal.seal(result),
+                None => result.clone(),
+            }),
+            output: sealed(output, seal),
             output_skipped,
             node: node.to_owned(),
             cancel_requested: self.cancel.is_cancelled(),
@@ -182,8 +218,40 @@ impl Live {
             started_at: self.begun.get().map(|begun| begun.at),
             ended_at: end.map(|end| end.at),
             elapsed_us: end.map(|end| u64::try_from(end.elapsed.as_micros()).unwrap_or(u64::MAX)),
+            token: self.token.clone(),
         }
     }
+}
+
+/// Counts a call that has ended.
+fn count(ended: &Ended) {
+    if matches!(ended.result, Err(InvokeError::AtCapacity(_))) {
+        metrics::CALLS_TURNED_AWAY.count();
+        return;
+    }
+    metrics::CALL_TIME.record(ended.elapsed);
+    let counter = match ended.status() {
+        Status::Succeeded => &metrics::CALLS_SUCCEEDED,
+        Status::TimedOut => &metrics::CALLS_TIMED_OUT,
+        Status::Cancelled => &metrics::CALLS_CANCELLED,
+        Status::Failed | Status::Queued | Status::Running => &metrics::CALLS_FAILED,
+    };
+    counter.count();
+}
+
+/// Why a call has no result; what the guest says of it is sealed as its result would be.
+fn detail(error: &InvokeError, seal: Option<&dyn Seal>) -> String {
+    match (error, seal) {
+        (InvokeError::Guest(_), Some(seal)) => seal.seal(&error.detail()),
+        _ => error.detail(),
+    }
+}
+
+/// Lines as they may be told.
+pub fn sealed(lines: Vec<Arc<OutputLine>>, seal: Option<&dyn Seal>) -> Vec<Arc<OutputLine>> {
+    let Some(seal) = seal else { return lines };
+    let sealed = |line: &Arc<OutputLine>| Arc::new(OutputLine { line: seal.seal(&line.line), ..(**line).clone() });
+    lines.iter().map(sealed).collect()
 }
 
 /// How many parts the register is cut into, so that calls on different cores seldom meet at a lock.

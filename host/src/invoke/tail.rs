@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::Live;
+use super::{Live, live::sealed};
 use crate::{
     database::{Database, DatabaseError, InvocationRow},
     function::InvocationId,
@@ -34,7 +34,8 @@ pub struct Tail {
 
 #[derive(Debug)]
 enum Source {
-    Live(Arc<Live>),
+    /// With whether the caller follows it.
+    Live(Arc<Live>, bool),
     Mirror(Arc<Mirror>),
 }
 
@@ -53,8 +54,8 @@ pub struct Heard {
 pub struct Expired;
 
 impl Tail {
-    pub(super) fn live(live: Arc<Live>, next: u64, node: Arc<str>) -> Self {
-        Self { source: Source::Live(live), next, node }
+    pub(super) fn live(live: Arc<Live>, for_caller: bool, next: u64, node: Arc<str>) -> Self {
+        Self { source: Source::Live(live, for_caller), next, node }
     }
 
     pub(super) fn mirror(mirror: Arc<Mirror>, next: u64, node: Arc<str>) -> Self {
@@ -64,7 +65,7 @@ impl Tail {
     /// Whether the call is one of this server.
     #[must_use]
     pub fn is_here(&self) -> bool {
-        matches!(self.source, Source::Live(_))
+        matches!(self.source, Source::Live(..))
     }
 
     /// Waits for the next lines, about `max` bytes of them at most, or for the end. Safe to drop at any
@@ -74,15 +75,18 @@ impl Tail {
     /// When nothing is known of the call any more.
     pub async fn next(&mut self, max: usize) -> Result<Heard, Expired> {
         let console = match &self.source {
-            Source::Live(live) => &live.console,
+            Source::Live(live, _) => &live.console,
             Source::Mirror(mirror) => &mirror.console,
         };
-        let batch = console.next(self.next, max).await;
+        let mut batch = console.next(self.next, max).await;
+        if let Source::Live(live, for_caller) = &self.source {
+            batch.lines = sealed(batch.lines, live.seal(*for_caller));
+        }
         let end = match (&self.source, batch.ended) {
             (_, false) => None,
-            (Source::Live(live), true) => {
+            (Source::Live(live, for_caller), true) => {
                 live.wait().await;
-                Some(Box::new(live.row(&self.node)))
+                Some(Box::new(if *for_caller { live.row_for_caller(&self.node) } else { live.row(&self.node) }))
             }
             (Source::Mirror(mirror), true) => Some(mirror.end().await.ok_or(Expired)?),
         };

@@ -8,7 +8,8 @@
 //! All of that happens in a task on threads of its own, so that a program which floods its output slows
 //! nobody else, and so that it is seen through to the end when the caller goes away.
 //!
-//! What a program gets: the payload as its argument and on standard input; in the environment `PATH`, `HOME`
+//! What a program gets: the payload as its argument and on standard input (where it came encrypted,
+//! on standard input alone); in the environment `PATH`, `HOME`
 //! and `TMPDIR` (both its working folder), `LANG`, and the `SHARPFAAS_…` variables of [`variables`],
 //! nothing else. What it gives: its standard output is the result when it ends with code 0.
 //!
@@ -195,11 +196,8 @@ async fn in_folder(
     closing: &CancellationToken,
     folder: &Path,
 ) -> Result<Outcome, RuntimeError> {
-    let argument = if call.payload.len() > MAX_ARGUMENT_BYTES || call.payload.contains('\0') {
-        "-".to_owned()
-    } else {
-        call.payload.clone()
-    };
+    let on_input_alone = call.confidential || call.payload.len() > MAX_ARGUMENT_BYTES || call.payload.contains('\0');
+    let argument = if on_input_alone { "-".to_owned() } else { call.payload.clone() };
     let spec = Spec {
         package: program.package.clone(),
         program: program.program.clone(),

@@ -8,7 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use reqwest::{Client, StatusCode, multipart};
+use reqwest::{
+    Client, StatusCode,
+    header::{AUTHORIZATION, HeaderMap},
+    multipart,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -19,11 +23,20 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The client of all tests.
 pub fn client() -> Client {
+    client_of(HeaderMap::new())
+}
+
+/// One with a token.
+pub fn client_with(token: &str) -> Client {
+    client_of([(AUTHORIZATION, format!("Bearer {token}").parse().expect("a header"))].into_iter().collect())
+}
+
+fn client_of(headers: HeaderMap) -> Client {
     static PROVIDER: OnceLock<()> = OnceLock::new();
     PROVIDER.get_or_init(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
-    Client::builder().timeout(PATIENCE).build().expect("a client")
+    Client::builder().timeout(PATIENCE).default_headers(headers).build().expect("a client")
 }
 
 /// A server process; killed when dropped.
@@ -52,8 +65,13 @@ impl Server {
 
     /// What a server says that refuses to start.
     pub fn refusal(config: &str) -> String {
+        Self::refusal_at(LISTEN, config)
+    }
+
+    /// What it says that is to listen there.
+    pub fn refusal_at(listen: &str, config: &str) -> String {
         let folder = tempfile::tempdir().expect("a folder");
-        match launch(folder.path(), config, &[]) {
+        match launch_at(listen, folder.path(), config, &[]) {
             Ok((mut process, ..)) => {
                 let _ = process.kill();
                 let _ = process.wait();
@@ -224,7 +242,7 @@ fn on_services(folder: &Path, config: &str) -> String {
 }
 
 /// Makes the database of that name where it is not there yet; its URL.
-fn create_database(server: &str, name: &str) -> String {
+pub fn create_database(server: &str, name: &str) -> String {
     let name = format!("spine_{}", name.to_lowercase());
     let mut url = url::Url::parse(server).expect("a URL");
     let made = Command::new("psql")
@@ -238,14 +256,21 @@ fn create_database(server: &str, name: &str) -> String {
     url.into()
 }
 
+/// Where servers of tests listen.
+const LISTEN: &str = "127.0.0.1:0";
+
 type Launched = (Child, String, Arc<Mutex<String>>);
 
 fn launch(folder: &Path, config: &str, environment: &[(String, String)]) -> Result<Launched, String> {
+    launch_at(LISTEN, folder, config, environment)
+}
+
+fn launch_at(listen: &str, folder: &Path, config: &str, environment: &[(String, String)]) -> Result<Launched, String> {
     let config = &on_services(folder, config);
     let file = folder.join("config.toml");
     std::fs::write(&file, config.replace("DATA", &folder.display().to_string())).expect("the configuration");
     let mut process = Command::new(env!("CARGO_BIN_EXE_sharpfaas"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .args(["serve", "--listen", listen, "--data"])
         .arg(folder)
         .arg("--config")
         .arg(&file)
@@ -258,16 +283,16 @@ fn launch(folder: &Path, config: &str, environment: &[(String, String)]) -> Resu
     let mut lines = BufReader::new(process.stderr.take().expect("its log")).lines();
     let log = Arc::new(Mutex::new(String::new()));
     while let Some(Ok(line)) = lines.next() {
-        let address = line.rsplit_once("listening on http://").map(|(_, address)| address.trim().to_owned());
+        let url = line.rsplit_once("listening on ").map(|(_, url)| url.trim().to_owned());
         log.lock().expect("the log").push_str(&(line + "\n"));
-        if let Some(address) = address {
+        if let Some(url) = url {
             let kept = log.clone();
             std::thread::spawn(move || {
                 for line in lines.map_while(Result::ok) {
                     kept.lock().expect("the log").push_str(&(line + "\n"));
                 }
             });
-            return Ok((process, format!("http://{address}"), log));
+            return Ok((process, url, log));
         }
     }
     let _ = process.wait();

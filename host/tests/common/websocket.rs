@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
-    tungstenite::{self, Message},
+    tungstenite::{self, Message, client::IntoClientRequest as _},
 };
 
 use super::server::{PATIENCE, Server};
@@ -27,6 +27,17 @@ impl Socket {
     pub async fn try_connect(server: &Server, path: &str) -> Result<Self, tungstenite::Error> {
         let url = server.url(path).replacen("http", "ws", 1);
         Ok(Self(timeout(PATIENCE, connect_async(url)).await.expect("in time")?.0))
+    }
+
+    pub async fn with_header(
+        server: &Server,
+        path: &str,
+        name: &'static str,
+        value: &str,
+    ) -> Result<Self, tungstenite::Error> {
+        let mut request = server.url(path).replacen("http", "ws", 1).into_client_request()?;
+        request.headers_mut().insert(name, value.parse().expect("a header"));
+        Ok(Self(timeout(PATIENCE, connect_async(request)).await.expect("in time")?.0))
     }
 
     pub async fn send(&mut self, text: impl Into<String>) {
@@ -100,7 +111,11 @@ pub struct SignalR {
 impl SignalR {
     /// Connects and shakes hands.
     pub async fn connect(server: &Server) -> Self {
-        let mut socket = Socket::connect(server, "/functions?id=any").await;
+        Self::on(Socket::connect(server, "/functions?id=any").await).await
+    }
+
+    /// Shakes hands.
+    pub async fn on(mut socket: Socket) -> Self {
         socket.send(format!("{{\"protocol\":\"json\",\"version\":1}}{END}")).await;
         assert_eq!(socket.text().await.as_deref(), Some(&*format!("{{}}{END}")));
         Self { socket, records: VecDeque::new() }

@@ -9,7 +9,7 @@ use sharpfaas_host::{
     database::{Database, InvocationRow},
     function::{
         CallerId, Digest, FunctionName, FunctionRef, FunctionType, InvocationId, Lane, Location, OutputLine, PushId,
-        Selector, Status, Stream, Version,
+        Selector, Status, Stream, TokenName, Version,
     },
 };
 
@@ -107,6 +107,7 @@ pub fn running(function: &str) -> InvocationRow {
         started_at: Some(now()),
         ended_at: None,
         elapsed_us: None,
+        token: Some(TokenName::parse("ci").expect("a token")),
     }
 }
 

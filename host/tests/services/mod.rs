@@ -1,4 +1,6 @@
 //! Tests against real servers.
 
+mod clients;
 mod ftp;
 mod postgres;
+mod tokens;

@@ -14,7 +14,8 @@ pub const END: char = '\u{1e}';
 /// The one method of the hub. SignalR matches names without regard to case.
 pub const TARGET: &str = "FunctionHandler";
 /// What its arguments are called, in their order. All but the first two may be left out.
-const ARGUMENTS: [&str; 6] = ["functionName", "lane", "version", "payload", "payloadEncrypted", "type"];
+const ARGUMENTS: [&str; 7] =
+    ["functionName", "lane", "version", "payload", "payloadEncrypted", "type", "encryptResult"];
 /// The longest id that a client may give a call, in bytes.
 const MAX_ID: usize = 128;
 

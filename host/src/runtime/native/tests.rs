@@ -71,6 +71,7 @@ fn call(payload: &str) -> Call {
         lane: Lane::parse("dev").expect("a lane"),
         version: Version { major: 1, minor: 2 },
         payload: payload.into(),
+        confidential: false,
         parameters: Vec::new(),
         deadline: Instant::now() + Duration::from_secs(30),
         cancel: CancellationToken::new(),

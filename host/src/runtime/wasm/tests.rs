@@ -64,6 +64,7 @@ fn call(payload: &str, millis: u64) -> Arc<Call> {
         lane: "dev".parse().expect("a lane"),
         version: Version::FIRST,
         payload: payload.into(),
+        confidential: false,
         parameters: Vec::new(),
         deadline: Instant::now() + Duration::from_millis(millis),
         cancel: CancellationToken::new(),

@@ -43,9 +43,9 @@ fn arguments_by_their_place() {
     let Asked::Stream(_, mut fields) = call(r#"["f","dev",null,"text"]"#) else { panic!() };
     assert_eq!(fields.take_any("version").expect("once"), None);
     assert_eq!(fields.take_any("payload").expect("once").as_deref(), Some("text"));
-    for few in ["[]", r#"["f"]"#, r#"["f","dev","","",false,"dll",1]"#] {
+    for few in ["[]", r#"["f"]"#, r#"["f","dev","","",false,"dll",true,1]"#] {
         let Asked::Refuse(id, error) = call(few) else { panic!("{few}") };
-        assert!(id == "7" && error.contains("2 to 6 arguments"), "{error}");
+        assert!(id == "7" && error.contains("2 to 7 arguments"), "{error}");
     }
 }
 

@@ -1,0 +1,29 @@
+#!/bin/bash
+# Clients of others for tests: jose from npm, jwcrypto and schemathesis from PyPI.
+#
+#   clients.sh make DIR    installs them into DIR, and prints SHARPFAAS_TEST_CLIENTS=DIR
+#
+# Installs Debian's packages where node or Python's venv is missing and the user is root.
+set -euo pipefail
+here=$(cd "$(dirname "$0")/../clients" && pwd)
+[ "${1:-}" = make ] && [ -n "${2:-}" ] || { echo "usage: $0 make DIR" >&2; exit 2; }
+mkdir -p "$2"
+to=$(cd "$2" && pwd)
+missing=()
+for pair in node:nodejs npm:npm python3:python3-venv; do
+    command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+done
+if [ ${#missing[@]} != 0 ]; then
+    if [ "$(id -u)" != 0 ]; then
+        echo "$0: install Debian's packages ${missing[*]}" >&2
+        exit 1
+    fi
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >&2
+fi
+cp "$here"/* "$to"
+{
+    npm install --prefix "$to" --no-audit --no-fund --silent
+    [ -x "$to/venv/bin/python" ] || python3 -m venv "$to/venv"
+    "$to/venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$to/requirements.txt"
+} >&2
+echo "SHARPFAAS_TEST_CLIENTS=$to"
