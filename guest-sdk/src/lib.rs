@@ -86,6 +86,11 @@
 //! A panic prints its message on standard error and ends the call as a crash (`function_trapped`);
 //! for what can be expected to go wrong, return an error.
 //!
+//! # Printing
+//!
+//! What a handler prints, by [`std::println!`] or otherwise, is the call's console. [`println!`] and
+//! [`eprintln!`] of this crate print the same with less work.
+//!
 //! # State
 //!
 //! Each call runs in an instance of its own: statics hold nothing from one call to the next, and no
@@ -96,6 +101,7 @@
 //! [`invocation`] tells which call this is: its id, who calls, the lane and version that run, the
 //! call's further parameters and how much time is left.
 
+mod console;
 mod error;
 mod invocation;
 mod payload;

@@ -5,7 +5,6 @@
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::{
-    fmt::Write as _,
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -18,6 +17,8 @@ use std::{
 };
 
 mod common;
+#[path = "common/large.rs"]
+mod large;
 
 use common::{Failure, Served, echo_component, push};
 
@@ -67,7 +68,7 @@ fn call(server: &Served) -> Result<(), Failure> {
 /// The push of a large component, compiled on the way.
 fn large_push(folder: &Path) -> Result<(), Failure> {
     let component = folder.join("large.wasm");
-    fs::write(&component, wat::parse_str(large())?)?;
+    fs::write(&component, wat::parse_str(large::component(LARGE_BYTES, 0))?)?;
     let size = fs::metadata(&component)?.len();
     let server = Served::sharpfaas(&[], folder)?;
     let peak = Peak::watch(server.process.id());
@@ -120,52 +121,4 @@ fn high_water(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(PathBuf::from(format!("/proc/{pid}/status"))).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
-/// A component with many functions of some arithmetic, loads and stores, each of which calls another.
-fn large() -> String {
-    const BODY_BYTES: usize = 235;
-    let functions = LARGE_BYTES / 2 / BODY_BYTES;
-    let mut core = String::from("(memory (export \"memory\") 300)\n");
-    for at in 0..functions {
-        let _ = write!(core, "(func $f{at} (param $x i32) (result i32) (local $y i32) (local.set $y (local.get $x))");
-        for step in 0..12 {
-            let constant = (at * 31 + step * 17) % 100_000 + 70_000;
-            let _ = write!(
-                core,
-                "(local.set $y (i32.xor (i32.mul (local.get $y) (i32.const {constant})) (i32.load offset={constant} (i32.and (local.get $y) (i32.const 65532)))))"
-            );
-        }
-        match at {
-            0 => core.push_str("(local.get $y))\n"),
-            _ => {
-                let _ = writeln!(core, "(call $f{} (local.get $y)))", at * 7 % at.max(1));
-            }
-        }
-    }
-    let data = "\\01\\fe%9aZ".repeat(LARGE_BYTES / 2 / 6);
-    format!(
-        r#"(component
-            (core module $m {core}
-                (global $next (mut i32) (i32.const 17000000))
-                (func (export "realloc") (param i32 i32 i32 i32) (result i32)
-                    (local $at i32)
-                    (local.set $at (global.get $next))
-                    (global.set $next (i32.add (global.get $next) (local.get 3)))
-                    (local.get $at))
-                (func (export "run") (param $p i32) (param $n i32) (result i32)
-                    (drop (call $f{last} (local.get $n)))
-                    (i32.store (i32.const 100) (i32.const 0))
-                    (i32.store (i32.const 104) (local.get $p))
-                    (i32.store (i32.const 108) (local.get $n))
-                    (i32.const 100))
-                (data (i32.const 4096) "{data}"))
-            (core instance $i (instantiate $m))
-            (alias core export $i "memory" (core memory $memory))
-            (alias core export $i "realloc" (core func $realloc))
-            (alias core export $i "run" (core func $run))
-            (func (export "execute") (param "payload" string) (result (result string (error string)))
-                (canon lift (core func $run) (memory $memory) (realloc $realloc))))"#,
-        last = functions - 1,
-    )
 }

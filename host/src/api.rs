@@ -33,14 +33,19 @@ pub use fields::Fields;
 pub use invocations::{id, may_see, not_found};
 pub use view::{ResultValue, millis};
 
-/// Puts every route into an app.
+/// Puts the route of calls into an app: the first that is looked at, as nearly every request is one.
+pub fn calls(app: &mut web::ServiceConfig) {
+    for path in ["/api/function/runfunction", "/api/runfunction"] {
+        app.service(at(path).route(web::post().to(run::run)));
+    }
+}
+
+/// Puts every other route into an app.
 pub fn routes(app: &mut web::ServiceConfig) {
     app.service(
         web::scope("/api")
             .service(at("/function/pushfunction").route(web::post().to(push::push)))
             .service(at("/pushfunction").route(web::post().to(push::push)))
-            .service(at("/function/runfunction").route(web::post().to(run::run)))
-            .service(at("/runfunction").route(web::post().to(run::run)))
             .service(at("/functions").route(web::get().to(functions::list)))
             .service(at("/functions/{name}").route(web::get().to(functions::one)))
             .service(at("/functions/{name}/{lane}/{version}").route(web::get().to(functions::version)))

@@ -268,6 +268,15 @@ pub struct Limits {
     /// How many of those may be native programs.
     #[serde(deserialize_with = "bounded::<1, 10_000, _>")]
     pub processes: u64,
+    /// How much of the places one function of a lane may hold at once, in percent.
+    #[serde(deserialize_with = "bounded::<1, 100, _>")]
+    pub function_share_percent: u64,
+    /// How much of the places the functions of one lane may hold together, in percent.
+    #[serde(deserialize_with = "bounded::<1, 100, _>")]
+    pub lane_share_percent: u64,
+    /// How much of the places the calls of one token may hold together, in percent.
+    #[serde(deserialize_with = "bounded::<1, 100, _>")]
+    pub token_share_percent: u64,
     /// How many calls may wait for a place; those beyond it are `at_capacity` at once.
     #[serde(deserialize_with = "bounded::<0, 1_000_000, _>")]
     pub queue: u64,
@@ -295,6 +304,9 @@ impl Default for Limits {
             deadline_seconds: 30,
             concurrency: 512,
             processes: 64,
+            function_share_percent: 75,
+            lane_share_percent: 100,
+            token_share_percent: 100,
             queue: 2048,
             queue_seconds: 10,
             pushes: 16,

@@ -7,7 +7,7 @@
 //!
 //! Nothing above this module writes SQL, and no value is ever spliced into a statement.
 
-use std::{future::Future, path::Path, time::Duration};
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sea_orm::{
@@ -107,6 +107,7 @@ pub struct Database {
     connection: DatabaseConnection,
     /// How long a call may take, from waiting for a connection to the last row.
     limit: Duration,
+    upserts: Arc<invocations::Upserts>,
 }
 
 impl Database {
@@ -124,7 +125,7 @@ impl Database {
         tokio::time::timeout(seconds(MIGRATION_SECONDS), migrations::migrate(&connection))
             .await
             .map_err(|_| DatabaseError::Unavailable(format!("the schema of {} stayed locked", config.url)))??;
-        Ok(Self { connection, limit })
+        Ok(Self { connection, limit, upserts: Arc::default() })
     }
 
     /// Whether it can be reached now.

@@ -37,7 +37,8 @@ mod journal;
 mod live;
 mod tail;
 
-use admission::{Admission, AtCapacity, Permit};
+pub use admission::Admission;
+use admission::{AtCapacity, Permit};
 use journal::Journal;
 use live::Register;
 pub use live::{Ended, Live, sealed};
@@ -335,7 +336,7 @@ fn check_type(invocation: &Invocation, function: &FunctionRef) -> Result<(), Inv
 
 impl Shared {
     async fn invoke(&self, invocation: Invocation, live: Arc<Live>) {
-        let admitted = unless_cancelled(&live, self.admission.acquire()).await;
+        let admitted = unless_cancelled(&live, self.admission.acquire(&invocation)).await;
         let admitted = admitted.and_then(|admitted| admitted.map_err(InvokeError::from));
         let begun = Instant::now();
         let permit = match admitted {

@@ -10,6 +10,11 @@ use sharpfaas_host::{
     telemetry,
 };
 
+/// Calls allocate in small pieces on many threads, which the system's allocator is slower at, and does not
+/// give back as well.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The configuration that is read where none is named.
 const CONFIG: &str = "config.toml";
 

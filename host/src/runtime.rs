@@ -9,7 +9,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     config::{Limits, RuntimeConfig},
-    function::{CallerId, FunctionName, InvocationId, Lane, Outcome, Version},
+    function::{CallerId, Failure, FailureKind, FunctionName, InvocationId, Lane, Outcome, Version},
 };
 
 pub mod console;
@@ -111,7 +111,8 @@ impl Runtime {
 
     /// Runs one call to its end. The first slice of a component, at most [`wasm::TICK`], runs on the
     /// caller's thread, which is all that most calls take; the rest on the guests' threads, so that no
-    /// guest can hold a thread that others wait for.
+    /// guest can hold a thread that others wait for. Deadline and cancellation are seen to on the caller's
+    /// side, which does not wait for the guest's turn among many; the guest is dropped when that comes.
     ///
     /// # Errors
     /// When the host could not run it; whatever the guest does is an [`Outcome`].
@@ -122,6 +123,7 @@ impl Runtime {
         match (**program).as_ref() {
             Program::Native(executable) => self.native.run(executable, call).await,
             Program::Wasm(_) => {
+                let (cancel, deadline) = (&call.cancel, call.deadline);
                 let (wasm, program, call) = (self.wasm.clone(), program.clone(), call.clone());
                 let mut run = Box::pin(async move {
                     match (*program).as_ref() {
@@ -133,7 +135,17 @@ impl Runtime {
                 });
                 match first_slice(run.as_mut()).await {
                     Some(outcome) => outcome,
-                    None => self.threads.run(run).await,
+                    None => tokio::select! {
+                        biased;
+                        outcome = self.threads.run(run) => outcome,
+                        () = cancel.cancelled() => {
+                            Ok(Err(Failure::new(FailureKind::Cancelled, "the call was cancelled")))
+                        }
+                        () = tokio::time::sleep_until(deadline.into()) => Ok(Err(Failure::new(
+                            FailureKind::DeadlineExceeded,
+                            "the function did not end before its deadline",
+                        ))),
+                    },
                 }
             }
         }

@@ -75,8 +75,12 @@ impl Server {
         actix_web::rt::System::new().block_on(async move {
             let signals = Signals::listen().map_err(failed)?;
             let mut server = HttpServer::new(move || {
-                App::new().app_data(state.clone()).configure(hub::routes).configure(api::routes).wrap_fn(
-                    |mut request, service| {
+                App::new()
+                    .app_data(state.clone())
+                    .configure(api::calls)
+                    .configure(hub::routes)
+                    .configure(api::routes)
+                    .wrap_fn(|mut request, service| {
                         let held = api::hold(&mut request);
                         let admitted = match api::admit(&mut request) {
                             Ok(admitted) => Ok((service.call(request), admitted)),
@@ -91,8 +95,7 @@ impl Server {
                             }
                             .inspect(|response: &ServiceResponse| api::count(response.status()))
                         }
-                    },
-                )
+                    })
             })
             .client_request_timeout(seconds(settings.read_seconds))
             .client_disconnect_timeout(std::time::Duration::from_secs(1))

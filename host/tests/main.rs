@@ -12,6 +12,7 @@
 mod common;
 mod crash;
 mod database;
+mod engine;
 mod faults;
 mod fleet;
 mod hostile;

@@ -7,6 +7,6 @@ use serde_json::value::RawValue;
 /// keys included.
 #[sharpfaas::function]
 fn echo(payload: Box<RawValue>) -> Box<RawValue> {
-    println!("{} bytes", payload.get().len());
+    sharpfaas::println!("{} bytes", payload.get().len());
     payload
 }

@@ -19,7 +19,7 @@ struct Welcome {
 
 #[sharpfaas::function]
 fn hello(guest: Guest) -> Welcome {
-    println!("greeting {}", guest.name);
+    sharpfaas::println!("greeting {}", guest.name);
     Welcome { greeting: format!("Hello, {}!", guest.name) }
 }
 

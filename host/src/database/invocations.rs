@@ -7,20 +7,18 @@ use std::{collections::HashMap, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use sea_orm::{
-    ActiveValue::{NotSet, Set},
-    ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
-    sea_query::{Expr, OnConflict, Query},
+    ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::{Expr, Query},
 };
 
-use super::{Database, DatabaseError, damaged, entities::invocation, micros, signed, time, unsigned, versions::parse};
+use super::{Database, DatabaseError, damaged, entities::invocation, micros, time, unsigned, versions::parse};
 use crate::function::{
     CallerId, FunctionName, FunctionType, InvocationId, Lane, OutputLine, Selector, Status, TokenName, Version,
 };
 
-/// How many rows go into one statement: 20 values each, below SQLite's 32,766 and PostgreSQL's 65,535.
-const CHUNK_ROWS: usize = 500;
-/// How much text goes into one statement, in bytes, unless a single row holds more.
-const CHUNK_BYTES: usize = 4 * 1024 * 1024;
+mod write;
+
+pub use write::Upserts;
 
 /// The states of a call that has not ended.
 const AT_WORK: [&str; 2] = [Status::Queued.as_str(), Status::Running.as_str()];
@@ -101,67 +99,6 @@ pub struct Request {
 }
 
 impl Database {
-    /// Writes rows. One that the database has as ended stays as it is. One that the database refuses by
-    /// itself is logged and passed over, so that it can't hold up the others for ever.
-    ///
-    /// # Errors
-    /// When the database is unavailable; some of them may be written then, and all may be written again.
-    pub async fn save(&self, rows: &[InvocationRow]) -> Result<(), DatabaseError> {
-        let mut chunk = Vec::new();
-        let mut bytes = 0;
-        for row in last_of_each(rows) {
-            let model = to_model(row);
-            let size = model.0;
-            if !chunk.is_empty() && (chunk.len() == CHUNK_ROWS || bytes + size > CHUNK_BYTES) {
-                self.save_chunk(std::mem::take(&mut chunk)).await?;
-                bytes = 0;
-            }
-            bytes += size;
-            chunk.push(model.1);
-        }
-        if chunk.is_empty() { Ok(()) } else { self.save_chunk(chunk).await }
-    }
-
-    async fn save_chunk(&self, rows: Vec<invocation::ActiveModel>) -> Result<(), DatabaseError> {
-        match self.upsert(rows.clone()).await {
-            Err(DatabaseError::Query(_)) => {}
-            done_or_unavailable => return done_or_unavailable,
-        }
-        for row in rows {
-            let id = row.id.clone();
-            match self.upsert(vec![row]).await {
-                Err(DatabaseError::Query(error)) => {
-                    tracing::error!(invocation = ?id.as_ref(), %error, "a row of the history was refused");
-                }
-                done_or_unavailable => done_or_unavailable?,
-            }
-        }
-        Ok(())
-    }
-
-    async fn upsert(&self, rows: Vec<invocation::ActiveModel>) -> Result<(), DatabaseError> {
-        use invocation::Column;
-        let unless_ended = OnConflict::column(Column::Id)
-            .update_columns([
-                Column::Version,
-                Column::Kind,
-                Column::Status,
-                Column::ErrorCode,
-                Column::Detail,
-                Column::Result,
-                Column::Output,
-                Column::OutputSkipped,
-                Column::Node,
-                Column::StartedAt,
-                Column::EndedAt,
-                Column::ElapsedUs,
-            ])
-            .action_and_where(Expr::col((invocation::Entity, Column::Status)).is_in(AT_WORK))
-            .to_owned();
-        let insert = invocation::Entity::insert_many(rows).on_conflict(unless_ended);
-        self.bounded(insert.exec_without_returning(&self.connection)).await.map(drop)
-    }
-
     /// One call.
     ///
     /// # Errors
@@ -285,38 +222,6 @@ fn last_of_each(rows: &[InvocationRow]) -> Vec<&InvocationRow> {
     // In one order everywhere, so that writers don't wait for each other in a circle.
     last.sort_unstable_by_key(|row| row.id);
     last
-}
-
-/// The row, and about how many bytes of text it holds.
-fn to_model(row: &InvocationRow) -> (usize, invocation::ActiveModel) {
-    let text = |text: &Option<String>| text.as_ref().map(|text| text.replace('\0', "\u{fffd}"));
-    let lines: Vec<&OutputLine> = row.output.iter().map(Arc::as_ref).collect();
-    let output = serde_json::to_string(&lines).unwrap_or_else(|_| "[]".into());
-    let size = output.len() + row.result.as_ref().map_or(0, String::len) + row.detail.as_ref().map_or(0, String::len);
-    let model = invocation::ActiveModel {
-        id: Set(row.id.0),
-        caller_id: Set(row.caller_id.as_ref().map(ToString::to_string)),
-        function_name: Set(row.name.to_string()),
-        lane: Set(row.lane.to_string()),
-        selector: Set(row.selector.to_string()),
-        version: Set(row.version.as_ref().map(ToString::to_string)),
-        kind: Set(row.kind.map(|kind| kind.as_str().into())),
-        status: Set(row.status.as_str().into()),
-        error_code: Set(row.error_code.clone()),
-        detail: Set(text(&row.detail)),
-        result: Set(text(&row.result)),
-        output: Set(output),
-        output_skipped: Set(signed(row.output_skipped)),
-        node: Set(row.node.clone()),
-        cancel_requested: Set(row.cancel_requested),
-        watched_at: NotSet,
-        created_at: Set(micros(row.created_at)),
-        started_at: Set(row.started_at.map(micros)),
-        ended_at: Set(row.ended_at.map(micros)),
-        elapsed_us: Set(row.elapsed_us.map(signed)),
-        token: Set(row.token.as_ref().map(ToString::to_string)),
-    };
-    (size, model)
 }
 
 fn from_model(row: invocation::Model) -> Result<InvocationRow, DbErr> {

@@ -1,39 +1,50 @@
 //! Who may run now, who waits, and who is sent away.
 //!
-//! At most `concurrency` components and `processes` programs run at once. Beyond that at most `queue`
-//! calls wait, in the order they came and for at most `queue_seconds`; every further one is refused at
-//! once, so a flood costs it little and the others nothing.
+//! At most `concurrency` components and `processes` programs run at once, and of those no function, lane or
+//! caller holds more than its share. Beyond that at most `queue` calls wait, for at most `queue_seconds`.
+//! They wait in a queue for each function and caller, which take turns, so that the one that floods waits
+//! behind itself alone. Where all queues together are full a call is refused at once: the newest of the
+//! longest queue, or the one that comes.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::oneshot;
 
-use crate::config::{Limits, seconds};
+use crate::{
+    config::{Limits, seconds},
+    function::Invocation,
+};
+
+mod places;
+
+use places::{Bounds, Places, Tenant, Ticket};
 
 /// There is no place, and none came free in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("as many calls are running and waiting as this server takes")]
 pub struct AtCapacity;
 
-/// A place; given back when dropped.
-#[derive(Debug)]
-pub struct Permit {
-    _place: OwnedSemaphorePermit,
-}
-
 /// The places of a server.
 #[derive(Debug)]
 pub struct Admission {
-    components: Arc<Semaphore>,
-    processes: Arc<Semaphore>,
-    waiting: AtomicU64,
-    queue: u64,
+    components: Arc<Pool>,
+    processes: Arc<Pool>,
+}
+
+/// A place; given back when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    pool: Arc<Pool>,
+    tenant: Tenant,
+}
+
+#[derive(Debug)]
+struct Pool {
+    /// Held for some map look-ups at a time, and never while a permit is dropped.
+    places: Mutex<Places<oneshot::Sender<Permit>>>,
     patience: Duration,
 }
 
@@ -41,22 +52,26 @@ impl Admission {
     /// As many places as `limits` says.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
-        let places = |count: u64| Arc::new(Semaphore::new(usize::try_from(count).unwrap_or(Semaphore::MAX_PERMITS)));
-        Self {
-            components: places(limits.concurrency),
-            processes: places(limits.processes),
-            waiting: AtomicU64::new(0),
-            queue: limits.queue,
-            patience: seconds(limits.queue_seconds),
-        }
+        let pool = |places: u64| {
+            let share = |percent: u64| places.saturating_mul(percent).div_ceil(100).max(1);
+            let bounds = Bounds {
+                places,
+                of_function: share(limits.function_share_percent),
+                of_lane: share(limits.lane_share_percent),
+                of_token: share(limits.token_share_percent),
+                queue: usize::try_from(limits.queue).unwrap_or(usize::MAX),
+            };
+            Arc::new(Pool { places: Mutex::new(Places::new(bounds)), patience: seconds(limits.queue_seconds) })
+        };
+        Self { components: pool(limits.concurrency), processes: pool(limits.processes) }
     }
 
     /// A place for a call whose type is not known yet, or is a component's.
     ///
     /// # Errors
     /// When there is none, and none came free in time.
-    pub async fn acquire(&self) -> Result<Permit, AtCapacity> {
-        self.place(&self.components).await
+    pub async fn acquire(&self, invocation: &Invocation) -> Result<Permit, AtCapacity> {
+        self.components.acquire(Tenant::of(invocation)).await
     }
 
     /// The place of a native program, for the one that the call has: so programs that wait hold no
@@ -65,83 +80,69 @@ impl Admission {
     /// # Errors
     /// As [`acquire`](Self::acquire).
     pub async fn exchange(&self, permit: Permit) -> Result<Permit, AtCapacity> {
+        let tenant = permit.tenant.clone();
         drop(permit);
-        self.place(&self.processes).await
+        self.processes.acquire(tenant).await
+    }
+}
+
+impl Pool {
+    fn places(&self) -> MutexGuard<'_, Places<oneshot::Sender<Permit>>> {
+        // Nothing panics while it holds the lock.
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn place(&self, places: &Arc<Semaphore>) -> Result<Permit, AtCapacity> {
-        match places.clone().try_acquire_owned() {
-            Ok(place) => return Ok(Permit { _place: place }),
-            Err(TryAcquireError::Closed) => return Err(AtCapacity),
-            Err(TryAcquireError::NoPermits) => {}
+    async fn acquire(self: &Arc<Self>, tenant: Tenant) -> Result<Permit, AtCapacity> {
+        if self.places().take(&tenant) {
+            return Ok(Permit { pool: self.clone(), tenant });
         }
-        let _waiting = Waiting::enter(&self.waiting, self.queue).ok_or(AtCapacity)?;
-        match tokio::time::timeout(self.patience, places.clone().acquire_owned()).await {
-            Ok(Ok(place)) => Ok(Permit { _place: place }),
+        let (granted, grant) = oneshot::channel();
+        let queued = self.places().enqueue(&tenant, granted);
+        let Some((ticket, pushed_out)) = queued else { return Err(AtCapacity) };
+        // Its waiter hears that nothing will come.
+        drop(pushed_out);
+        let _leaving = Leaving { pool: self, tenant: &tenant, ticket };
+        match tokio::time::timeout(self.patience, grant).await {
+            Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(AtCapacity),
         }
     }
-}
 
-/// A place in the queue; left when dropped, also when the caller gave up.
-struct Waiting<'a>(&'a AtomicU64);
-
-impl<'a> Waiting<'a> {
-    fn enter(count: &'a AtomicU64, most: u64) -> Option<Self> {
-        let entered = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| (now < most).then_some(now + 1));
-        entered.ok().map(|_| Self(count))
+    fn give_back(self: &Arc<Self>, tenant: &Tenant) {
+        let mut places = self.places();
+        places.give_back(tenant);
+        // One place came free, but a share may have too: whoever waited for either may go.
+        let mut going = Vec::new();
+        while let Some(next) = places.next() {
+            going.push(next);
+        }
+        drop(places);
+        for (tenant, granted) in going {
+            // One who has just gone away gives it back at once.
+            drop(granted.send(Permit { pool: self.clone(), tenant }));
+        }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.pool.give_back(&self.tenant);
+    }
+}
+
+/// Leaves the queue when dropped, also when the caller gave up.
+struct Leaving<'a> {
+    pool: &'a Pool,
+    tenant: &'a Tenant,
+    ticket: Ticket,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        let left = self.pool.places().leave(self.tenant, self.ticket);
+        drop(left);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn admission(concurrency: u64, queue: u64, queue_seconds: u64) -> Admission {
-        Admission::new(&Limits { concurrency, processes: 1, queue, queue_seconds, ..Limits::default() })
-    }
-
-    #[tokio::test]
-    async fn refuses_at_once_beyond_the_queue() {
-        let admission = admission(1, 0, 60);
-        let held = admission.acquire().await.expect("a free place");
-        assert!(admission.acquire().await.is_err());
-        drop(held);
-        assert!(admission.acquire().await.is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn waits_for_a_place_as_long_as_it_may() {
-        let admission = Arc::new(admission(1, 1, 5));
-        let held = admission.acquire().await.expect("a free place");
-        let waiter = tokio::spawn({
-            let admission = admission.clone();
-            async move { admission.acquire().await.map(drop) }
-        });
-        tokio::task::yield_now().await;
-        assert!(admission.acquire().await.is_err(), "the queue is full");
-        drop(held);
-        assert!(waiter.await.expect("it ends").is_ok());
-
-        let _held = admission.acquire().await.expect("free again");
-        let before = tokio::time::Instant::now();
-        assert!(admission.acquire().await.is_err());
-        assert_eq!(before.elapsed(), Duration::from_secs(5));
-        assert_eq!(admission.waiting.load(Ordering::Relaxed), 0);
-    }
-
-    #[tokio::test]
-    async fn programs_have_places_of_their_own() {
-        let admission = admission(1, 0, 1);
-        let permit = admission.acquire().await.expect("a free place");
-        let _process = admission.exchange(permit).await.expect("a process's place");
-        let component = admission.acquire().await.expect("the component's place is free again");
-        assert!(admission.exchange(component).await.is_err());
-    }
-}
+mod tests;

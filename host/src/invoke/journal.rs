@@ -26,7 +26,7 @@ use crate::{
 /// How long rows gather before they are written.
 const GATHER: Duration = Duration::from_millis(50);
 /// How many rows are written at once.
-const BATCH: usize = 500;
+const BATCH: usize = 2000;
 /// The longest pause between two tries while the database is away.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often calls under way are looked through: written as running, and cancelled where another server

@@ -6,7 +6,7 @@
 //! [`Engine::execute`] returns or is dropped.
 //!
 //! A guest can't hold its thread: every [`TICK`] the engine's epoch moves on and running guests yield to
-//! their executor, so that its deadline, its cancellation and its neighbours get their turn.
+//! their executor, so that its neighbours get their turn, and it can be dropped at its deadline.
 
 use std::{
     collections::hash_map::DefaultHasher,
@@ -75,6 +75,10 @@ fn settings() -> Config {
         .async_stack_size(MAX_WASM_STACK * 2)
         // The component model's async ABI costs each call some microseconds; no `execute` needs it.
         .concurrency_support(false)
+        // Nobody reads a guest's stack: a crash is told by its cause alone.
+        .wasm_backtrace_max_frames(None)
+        .generate_address_map(false)
+        .native_unwind_info(false)
         .memory_init_cow(true);
     config
 }
@@ -160,8 +164,8 @@ impl Engine {
         Ok(Component { instance: self.linker.instantiate_pre(&component).map_err(damaged)?, execute })
     }
 
-    /// Runs one call to its end: by itself, at its deadline, or when it is cancelled. Dropped midway, the
-    /// guest ends with it.
+    /// Runs one call to its end. Dropped midway, the guest ends with it: whoever polls this sees to deadline
+    /// and cancellation, between two slices.
     ///
     /// # Errors
     /// When the host could not run it; whatever the guest does is an [`Outcome`].
@@ -169,20 +173,12 @@ impl Engine {
         let mut store = Store::new(&self.engine, Guest::new(call));
         store.limiter(|guest| &mut guest.limits);
         store.epoch_deadline_async_yield_and_update(1);
+        // Without it the first deadline is long past, and every call yields, and changes threads, at once.
+        store.set_epoch_deadline(1);
         // What the guest may have the host copy in one host call, beside what its own result may take.
         store.set_hostcall_fuel(usize_of(call.memory_bytes));
         store.set_max_component_handles(guest::MAX_HANDLES);
-        let ended = tokio::select! {
-            biased;
-            () = call.cancel.cancelled() => {
-                Ok(Err(Failure::new(FailureKind::Cancelled, "the call was cancelled")))
-            }
-            outcome = run(component, call, &mut store) => outcome,
-            () = tokio::time::sleep_until(call.deadline.into()) => {
-                Ok(Err(Failure::new(FailureKind::DeadlineExceeded, "the function did not end before its deadline")))
-            }
-        };
-        ended.or_else(|error| failure(&error, &store))
+        run(component, call, &mut store).await.or_else(|error| failure(&error, &store))
     }
 }
 

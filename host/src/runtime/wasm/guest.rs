@@ -3,14 +3,17 @@
 use std::{sync::Arc, time::Instant};
 
 use wasmtime::{
-    ResourceLimiter,
-    component::{HasSelf, Linker, ResourceTable},
+    ResourceLimiter, StoreContextMut,
+    component::{HasSelf, Linker, ResourceTable, WasmList},
 };
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::{
     MAX_TABLE_ELEMENTS,
-    bindings::sharpfaas::function::invocation::{self, Context},
+    bindings::sharpfaas::function::{
+        console::Output,
+        invocation::{self, Context},
+    },
     console::Printer,
     usize_of,
 };
@@ -24,12 +27,17 @@ pub(super) const MAX_MEMORIES: u32 = 16;
 pub(super) const MAX_TABLES: u32 = 64;
 /// How many handles to resources a guest may hold in its own tables.
 pub(super) const MAX_HANDLES: usize = 10_000;
+/// How many random bytes the host makes in one call.
+const MAX_RANDOM: u64 = 1024 * 1024;
+/// The interface of the console, in `guest-sdk/wit`.
+const CONSOLE: &str = "sharpfaas:function/console@1.0.0";
 /// How many resources the host may hold for it.
 const MAX_RESOURCES: usize = 10_000;
 
 /// The data of one call's store.
 pub(super) struct Guest {
-    wasi: WasiCtx,
+    /// Made when the guest first asks for something of it: many never do.
+    wasi: Option<WasiCtx>,
     resources: ResourceTable,
     pub(super) limits: Limiter,
     call: Arc<Call>,
@@ -37,18 +45,10 @@ pub(super) struct Guest {
 
 impl Guest {
     pub(super) fn new(call: &Arc<Call>) -> Self {
-        let printer = |stream| Printer { console: call.console.clone(), stream };
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(MAX_RESOURCES);
-        let wasi = WasiCtxBuilder::new()
-            .stdout(printer(Stream::Stdout))
-            .stderr(printer(Stream::Stderr))
-            .allow_tcp(false)
-            .allow_udp(false)
-            .allow_ip_name_lookup(false)
-            .build();
         Self {
-            wasi,
+            wasi: None,
             resources,
             limits: Limiter { memory_bytes: usize_of(call.memory_bytes), taken: 0, refused: false },
             call: call.clone(),
@@ -56,9 +56,22 @@ impl Guest {
     }
 }
 
+/// WASI without files, sockets, environment and arguments.
+fn wasi(call: &Call) -> WasiCtx {
+    let printer = |stream| Printer { console: call.console.clone(), stream };
+    WasiCtxBuilder::new()
+        .stdout(printer(Stream::Stdout))
+        .stderr(printer(Stream::Stderr))
+        .max_random_size(MAX_RANDOM)
+        .allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false)
+        .build()
+}
+
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.resources }
+        WasiCtxView { ctx: self.wasi.get_or_insert_with(|| wasi(&self.call)), table: &mut self.resources }
     }
 }
 
@@ -80,7 +93,18 @@ impl invocation::Host for Guest {
 
 /// Offers our own interfaces.
 pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
-    invocation::add_to_linker::<_, HasSelf<Guest>>(linker, |guest| guest)
+    invocation::add_to_linker::<_, HasSelf<Guest>>(linker, |guest| guest)?;
+    // By hand, because the bindings would copy the text into a list first.
+    linker.instance(CONSOLE)?.func_wrap("print", print)
+}
+
+fn print(guest: StoreContextMut<'_, Guest>, (to, text): (Output, WasmList<u8>)) -> wasmtime::Result<()> {
+    let stream = match to {
+        Output::Stdout => Stream::Stdout,
+        Output::Stderr => Stream::Stderr,
+    };
+    guest.data().call.console.write(stream, text.as_le_slice(&guest));
+    Ok(())
 }
 
 /// Counts the memory of all a guest's memories together, where wasmtime's own limits count each.
