@@ -6,9 +6,7 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -16,14 +14,26 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::Utc;
+use sharpfaas_host::{
+    config::DatabaseConfig,
+    database::Database,
+    function::{Digest, FunctionRef, FunctionType, Location, PushId, Version},
+};
+
+#[path = "common/client.rs"]
+mod client;
 mod common;
 #[path = "common/large.rs"]
 mod large;
 
+use client::Client;
 use common::{Failure, Served, echo_component, push};
 
-/// How many versions the store holds at the measured start.
-const VERSIONS: usize = 1000;
+/// How many versions the catalog holds at the measured start.
+const VERSIONS: usize = 10_000;
+/// How many functions are called for the first time; fewer than are kept loaded.
+const FUNCTIONS: usize = 200;
 /// About the size of the large component: half of it code, half of it data.
 const LARGE_BYTES: usize = 18 * 1024 * 1024;
 
@@ -31,38 +41,91 @@ fn main() -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     println!("\n| measured | figure |\n|---|---|");
     start(folder.path())?;
+    many(folder.path())?;
     large_push(folder.path())
 }
 
 /// From the start of the process to the first answer of a function that is in the local folder.
 fn start(folder: &Path) -> Result<(), Failure> {
-    let script = folder.join("small.sh");
-    fs::write(&script, "#!/bin/sh\necho 1\n")?;
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
-    {
-        let server = Served::sharpfaas(&[], folder)?;
-        push(&server, "echo", &echo_component()?)?;
-        for _ in 1..VERSIONS {
-            push(&server, "small", &script)?;
-        }
-        call(&server)?;
-    }
+    push(&Served::sharpfaas(&[], folder)?, "echo", &echo_component()?)?;
+    let others: Vec<_> = (1..VERSIONS).map(other).collect::<Result<_, Failure>>()?;
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let url = format!("sqlite:{}", folder.join("data/sharpfaas.db").display());
+        let database = Database::connect(&DatabaseConfig { url, ..DatabaseConfig::default() }, None).await?;
+        database.insert_versions(&others).await?;
+        database.close().await;
+        Ok::<_, Failure>(())
+    })?;
     let mut best = Duration::MAX;
     for _ in 0..5 {
         let started = Instant::now();
         let server = Served::sharpfaas(&[], folder)?;
-        call(&server)?;
+        Client::connect(&server.address)?.call("echo")?;
         best = best.min(started.elapsed());
     }
-    println!("| start to first answer, {VERSIONS} versions in the store, warm local folder | {best:.1?} |");
+    println!("| start to first answer, {VERSIONS} versions in the catalog, warm local folder | {best:.1?} |");
     Ok(())
 }
 
-fn call(server: &Served) -> Result<(), Failure> {
-    let url = format!("http://{}/api/function/runfunction?functionName=echo&lane=bench", server.address);
-    let called =
-        Command::new("curl").args(["--silent", "--fail", "--output", "/dev/null", "--data", "{}"]).arg(url).status()?;
-    if called.success() { Ok(()) } else { Err("the call failed".into()) }
+/// A version that the catalog knows of, as if another server had pushed it.
+fn other(number: usize) -> Result<FunctionRef, Failure> {
+    Ok(FunctionRef {
+        location: Location {
+            lane: "bench".parse()?,
+            version: Version::FIRST,
+            name: format!("function-{number}").parse()?,
+        },
+        push_id: PushId::generate(),
+        kind: FunctionType::Dll,
+        entry: "function.wasm".parse()?,
+        sha256: Digest::of(&number.to_ne_bytes()),
+        size: 1000,
+        pushed_at: Utc::now(),
+        pushed_by: None,
+    })
+}
+
+/// The example `echo`, of which no two are the same to the server.
+fn variant(number: usize, at: &Path) -> Result<(), Failure> {
+    let mut component = fs::read(echo_component()?)?;
+    // A custom section: its length, and its name with its length before it (WebAssembly, section 5.5.3).
+    let name = format!("variant {number:08}");
+    component.extend([0, u8::try_from(name.len() + 1)?, u8::try_from(name.len())?]);
+    component.extend(name.as_bytes());
+    Ok(fs::write(at, component)?)
+}
+
+/// What a function costs that has not run since the server started, and many of them.
+fn many(folder: &Path) -> Result<(), Failure> {
+    let component = folder.join("variant.wasm");
+    let name = |number: usize| format!("variant-{number}");
+    {
+        let server = Served::sharpfaas(&[], folder)?;
+        for number in 0..FUNCTIONS {
+            variant(number, &component)?;
+            push(&server, &name(number), &component)?;
+        }
+    }
+    let server = Served::sharpfaas(&[], folder)?;
+    let mut client = Client::connect(&server.address)?;
+    for _ in 0..200 {
+        client.call("echo")?;
+    }
+    let before = resident(server.process.id()).unwrap_or(0);
+    let (mut cold, mut warm) = (Vec::new(), Vec::new());
+    for number in 0..FUNCTIONS {
+        cold.push(client.call(&name(number))?);
+        warm.push(client.call(&name(number))?);
+    }
+    cold.sort();
+    warm.sort();
+    let middle = |times: &[Duration]| times.get(times.len() / 2).copied().unwrap_or_default();
+    let (cold, warm) = (middle(&cold), middle(&warm));
+    println!("| first call of a function whose machine code is in the local folder, median | {cold:.0?} |");
+    println!("| the call after it | {warm:.0?} |");
+    let each = resident(server.process.id()).unwrap_or(0).saturating_sub(before) / FUNCTIONS as u64;
+    println!("| memory of the server for each function that is loaded | {} KiB |", each / 1024);
+    Ok(())
 }
 
 /// The push of a large component, compiled on the way.
@@ -118,7 +181,15 @@ fn children(pid: u32) -> Vec<u32> {
 }
 
 fn high_water(pid: u32) -> Option<u64> {
+    memory(pid, "VmHWM:")
+}
+
+fn resident(pid: u32) -> Option<u64> {
+    memory(pid, "VmRSS:")
+}
+
+fn memory(pid: u32, which: &str) -> Option<u64> {
     let status = fs::read_to_string(PathBuf::from(format!("/proc/{pid}/status"))).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(which))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }

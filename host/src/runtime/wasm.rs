@@ -24,7 +24,7 @@ use std::{
 
 use wasmtime::{
     Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Store, Trap,
-    component::{ComponentExportIndex, InstancePre, Linker, types::ComponentItem},
+    component::{Linker, types::ComponentItem},
 };
 
 use super::{Call, RuntimeError};
@@ -33,11 +33,12 @@ use crate::function::{Failure, FailureKind, Outcome};
 mod console;
 mod guest;
 
+use bindings::FunctionPre;
 use guest::Guest;
 
 mod bindings {
     #![allow(missing_docs, clippy::all, clippy::restriction, reason = "generated")]
-    wasmtime::component::bindgen!({ path: "../guest-sdk/wit", world: "function" });
+    wasmtime::component::bindgen!({ path: "../guest-sdk/wit", world: "function", exports: { default: async } });
 }
 
 /// How often running guests yield.
@@ -101,10 +102,7 @@ pub struct Engine {
 }
 
 /// A component, compiled and linked, ready for any number of calls.
-pub struct Component {
-    instance: InstancePre<Guest>,
-    execute: ComponentExportIndex,
-}
+pub struct Component(FunctionPre<Guest>);
 
 impl std::fmt::Debug for Component {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -158,10 +156,8 @@ impl Engine {
         // folder that only this server writes.
         let component = unsafe { wasmtime::component::Component::deserialize_file(&self.engine, path) };
         let component = component.map_err(damaged)?;
-        let execute = component
-            .get_export_index(None, EXECUTE)
-            .ok_or_else(|| RuntimeError::Damaged("it has no export 'execute'".into()))?;
-        Ok(Component { instance: self.linker.instantiate_pre(&component).map_err(damaged)?, execute })
+        let linked = self.linker.instantiate_pre(&component).map_err(damaged)?;
+        Ok(Component(FunctionPre::new(linked).map_err(damaged)?))
     }
 
     /// Runs one call to its end. Dropped midway, the guest ends with it: whoever polls this sees to deadline
@@ -183,11 +179,10 @@ impl Engine {
 }
 
 async fn run(component: &Component, call: &Call, store: &mut Store<Guest>) -> Result<Outcome, wasmtime::Error> {
-    let instance = component.instance.instantiate_async(&mut *store).await?;
-    // Not borrowed from the guest's memory: `call_async` runs the guest's post-return function before it
-    // comes back, which frees the text. The copy is bounded by the fuel for host calls.
-    let execute = instance.get_typed_func::<(&str,), (Result<String, String>,)>(&mut *store, component.execute)?;
-    let (result,) = execute.call_async(&mut *store, (call.payload.as_str(),)).await?;
+    let function = component.0.instantiate_async(&mut *store).await?;
+    // Not borrowed from the guest's memory, which the guest frees before this comes back. The copy is bounded
+    // by the fuel for host calls.
+    let result = function.call_execute(&mut *store, &call.payload).await?;
     let limit = usize_of(call.result_bytes);
     match result {
         Ok(text) if text.len() > limit => {

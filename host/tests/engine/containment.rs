@@ -48,9 +48,9 @@ fn menaces() -> Vec<Menace> {
         menace("deep-recursion", Value::Null, 32, LONG, "function_trapped"),
         menace("huge-table", Value::Null, 16, LONG, "function_trapped"),
         menace("hoard-handles", Value::Null, 16, LONG, "function_trapped"),
-        menace("big-result", json!(50_000_000), 8, LONG, "function_failed"),
+        menace("big-result", json!(10_000_000), 8, LONG, "function_failed"),
         menace("big-result", json!(1_000_000_000), 8, LONG, "memory_exceeded"),
-        menace("big-error", json!(50_000_000), 8, LONG, "function_failed"),
+        menace("big-error", json!(10_000_000), 8, LONG, "function_failed"),
     ]
 }
 
