@@ -2,6 +2,8 @@
 //!
 //! `make bench` runs it, and `cargo bench --profile dist --bench hot -- NAME` a part of it.
 
+#![expect(clippy::expect_used, reason = "a measurement that cannot be made ends by panicking")]
+
 use std::{
     fs::File,
     path::PathBuf,
@@ -61,6 +63,7 @@ fn call() -> Arc<Call> {
         lane: "dev".parse().expect("a lane"),
         version: Version::FIRST,
         payload: PAYLOAD.into(),
+        confidential: false,
         parameters: Vec::new(),
         deadline: Instant::now() + Duration::from_secs(30),
         cancel: CancellationToken::new(),
@@ -93,6 +96,8 @@ fn invocation() -> Invocation {
         payload: PAYLOAD.into(),
         parameters: Vec::new(),
         deadline: None,
+        token: None,
+        confidential: None,
     }
 }
 
@@ -171,6 +176,7 @@ fn row() -> InvocationRow {
     InvocationRow {
         id: InvocationId::generate(),
         caller_id: None,
+        token: None,
         name: "echo".parse().expect("a name"),
         lane: "dev".parse().expect("a lane"),
         selector: Selector::Latest,

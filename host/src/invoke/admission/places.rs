@@ -3,22 +3,21 @@
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
     hash::Hash,
-    sync::Arc,
 };
 
-use crate::function::{FunctionName, Invocation, Lane};
+use crate::function::{FunctionName, Invocation, Lane, TokenName};
 
 /// Who a place is for. All calls of one tenant are alike to admission.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Tenant {
     function: (Lane, FunctionName),
     /// The name of the token that the call came with.
-    token: Option<Arc<str>>,
+    token: Option<TokenName>,
 }
 
 impl Tenant {
     pub(super) fn of(invocation: &Invocation) -> Self {
-        Self { function: (invocation.lane.clone(), invocation.name.clone()), token: None }
+        Self { function: (invocation.lane.clone(), invocation.name.clone()), token: invocation.token.clone() }
     }
 }
 
@@ -44,7 +43,7 @@ pub(super) struct Places<W> {
     taken: u64,
     functions: Counts<(Lane, FunctionName)>,
     lanes: Counts<Lane>,
-    tokens: Counts<Arc<str>>,
+    tokens: Counts<TokenName>,
     queues: HashMap<Tenant, VecDeque<(Ticket, W)>>,
     /// Those who have a queue, in the order of their turns.
     turns: VecDeque<Tenant>,

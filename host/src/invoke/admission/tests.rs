@@ -17,6 +17,8 @@ fn call(lane: &str, name: &str) -> Invocation {
         payload: String::new(),
         parameters: Vec::new(),
         deadline: None,
+        token: None,
+        confidential: None,
     }
 }
 
