@@ -17,11 +17,15 @@ mod fields;
 mod functions;
 mod health;
 mod invocations;
+mod jobs;
 mod metrics;
 mod openapi;
 mod output;
 mod push;
+mod queues;
 mod run;
+mod schedules;
+mod servers;
 mod tokens;
 mod view;
 
@@ -58,7 +62,11 @@ pub fn routes(app: &mut web::ServiceConfig) {
             .service(at("/invocations/{id}/output").route(web::get().to(output::output)))
             .service(at("/tokens").route(web::get().to(tokens::list)).route(web::post().to(tokens::create)))
             .service(at("/tokens/{name}").route(web::delete().to(tokens::revoke)))
-            .service(at("/audit").route(web::get().to(audit::list))),
+            .service(at("/audit").route(web::get().to(audit::list)))
+            .configure(jobs::routes)
+            .configure(schedules::routes)
+            .service(at("/queues").route(web::get().to(queues::list)))
+            .service(at("/servers").route(web::get().to(servers::list))),
     )
     .service(at("/healthz").route(web::get().to(health::healthz)))
     .service(at("/readyz").route(web::get().to(health::readyz)))

@@ -13,9 +13,11 @@ use std::{
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+mod jobs;
 mod security;
 mod store_url;
 
+pub use jobs::{FunctionJobs, JobsConfig, QueueConfig};
 pub use security::{PayloadClaim, PayloadKey, SecurityConfig, TlsConfig};
 pub use store_url::{FtpUrl, StoreUrl};
 
@@ -41,6 +43,8 @@ pub struct Config {
     pub hub: HubConfig,
     /// Who may come in.
     pub security: SecurityConfig,
+    /// How jobs are run.
+    pub jobs: JobsConfig,
 }
 
 /// `[server]`

@@ -26,6 +26,7 @@ use crate::{
 mod audit;
 mod entities;
 mod invocations;
+pub mod jobs;
 mod payload_ids;
 mod tokens;
 mod versions;

@@ -6,6 +6,7 @@
 
 pub mod code;
 pub mod invocation;
+pub mod job;
 pub mod kind;
 pub mod manifest;
 pub mod name;
@@ -17,9 +18,10 @@ pub mod version;
 
 pub use code::ErrorCode;
 pub use invocation::{Confidential, Invocation, InvocationId, Seal};
+pub use job::{ContinueOn, JobId, JobState, Misfire, Overlap, WordError};
 pub use kind::FunctionType;
 pub use manifest::{Manifest, PushId};
-pub use name::{CallerId, EntryName, FunctionName, Lane, NameError, TokenName};
+pub use name::{CallerId, EntryName, FunctionName, Lane, NameError, QueueName, TokenName};
 pub use outcome::{Failure, FailureKind, Outcome, Status};
 pub use output::{OutputLine, Stream};
 pub use reference::{Digest, FunctionRef, Location};

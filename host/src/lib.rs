@@ -28,6 +28,7 @@ pub mod database;
 pub mod function;
 pub mod hub;
 pub mod invoke;
+pub mod jobs;
 pub mod metrics;
 pub mod publish;
 pub mod runtime;

@@ -118,6 +118,7 @@ impl Server {
             running.await.map_err(failed)
         })?;
         self.services.block_on(async {
+            self.state.jobs().shutdown(limit).await;
             self.state.invoker().shutdown(limit).await;
             self.state.audit().flushed(std::time::Duration::from_secs(5)).await;
             self.state.tokens().leave().await;

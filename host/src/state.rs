@@ -19,6 +19,7 @@ use crate::{
     config::{self, Config, ConfigError, Limits, seconds},
     database::{Database, DatabaseError},
     invoke::{Invoker, Parts},
+    jobs::Jobs,
     publish::Publisher,
     runtime::{Runtime, RuntimeError},
     security::{self, Addresses, Audit, Connections, Payloads, Rate, Tls, TlsError, Tokens, origin::Origins, tokens},
@@ -77,6 +78,7 @@ pub struct State {
     config: Config,
     services: tokio::runtime::Handle,
     invoker: Invoker,
+    jobs: Jobs,
     publisher: Arc<Publisher>,
     catalog: Arc<Catalog>,
     store: Arc<dyn FunctionStore>,
@@ -151,12 +153,16 @@ impl State {
         fresh_folder(&incoming).map_err(|error| StartError::Io(format!("cannot use {}", incoming.display()), error))?;
         let payloads = Payloads::new(keys, &config.security, database.clone());
         let sweeper = sweep(store.clone(), payloads.clone(), seconds(config.store.staging_grace_hours * 3600));
+        let invoker = Invoker::new(parts, &config.limits, &config.history);
+        let closing = CancellationToken::new();
+        let jobs =
+            Jobs::start(database.clone(), invoker.clone(), catalog.clone(), &config.jobs, closing.clone()).await?;
         Ok(Self {
-            invoker: Invoker::new(parts, &config.limits, &config.history),
+            invoker,
+            jobs,
             pushes: Arc::new(Semaphore::new(usize::try_from(config.limits.pushes).unwrap_or(1))),
             _sweeper: AbortOnDropHandle::new(services.spawn(sweeper)),
             reachable: Mutex::new(None),
-            closing: CancellationToken::new(),
             audit: Audit::new(database.clone(), &services),
             origins: Origins::new(&config.security, address),
             payloads,
@@ -165,6 +171,7 @@ impl State {
             addresses: Addresses::new(config.security.address_rate),
             token_rate: Rate::new(config.security.token_rate),
             tokens,
+            closing,
             config,
             services,
             publisher,
@@ -196,6 +203,12 @@ impl State {
     #[must_use]
     pub fn invoker(&self) -> &Invoker {
         &self.invoker
+    }
+
+    /// Takes jobs in and runs them.
+    #[must_use]
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
     }
 
     /// Publishes packages.

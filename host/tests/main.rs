@@ -17,6 +17,7 @@ mod faults;
 mod fleet;
 mod hostile;
 mod hub;
+mod jobs;
 mod outage;
 mod security;
 mod services;

@@ -12,6 +12,7 @@ use sea_orm_migration::{
 mod m0001_catalog;
 mod m0002_invocations;
 mod m0004_security;
+mod m0005_jobs;
 
 /// All migrations, in their order.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0001_catalog::Migration),
             Box::new(m0002_invocations::Migration),
             Box::new(m0004_security::Migration),
+            Box::new(m0005_jobs::Migration),
         ]
     }
 }

@@ -13,8 +13,9 @@ use crate::{
     artifacts::ArtifactError,
     catalog::CatalogError,
     database::{DatabaseError, InvocationRow},
-    function::{ErrorCode, InvocationId, NameError, VersionError, kind::TypeError},
+    function::{ErrorCode, InvocationId, NameError, VersionError, WordError, kind::TypeError},
     invoke::{DetachedError, InvokeError},
+    jobs::{JobError, ScheduleError},
     publish::PublishError,
     store::StoreError,
 };
@@ -124,6 +125,9 @@ fn status(code: ErrorCode) -> (StatusCode, &'static str) {
         ErrorCode::VersionNotFound => (StatusCode::NOT_FOUND, "The function does not have this version"),
         ErrorCode::InvocationNotFound => (StatusCode::NOT_FOUND, "There is no such invocation"),
         ErrorCode::TokenNotFound => (StatusCode::NOT_FOUND, "There is no such token"),
+        ErrorCode::JobNotFound => (StatusCode::NOT_FOUND, "There is no such job"),
+        ErrorCode::ScheduleNotFound => (StatusCode::NOT_FOUND, "There is no such schedule"),
+        ErrorCode::JobConflict => (StatusCode::CONFLICT, "The job stands where this cannot be done"),
         ErrorCode::NotFound => (StatusCode::NOT_FOUND, "There is nothing here"),
         ErrorCode::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "The method is not allowed here"),
         ErrorCode::TypeConflict => (StatusCode::CONFLICT, "The function has another type"),
@@ -195,6 +199,24 @@ impl From<VersionError> for Problem {
 impl From<TypeError> for Problem {
     fn from(error: TypeError) -> Self {
         Self::invalid(error.to_string())
+    }
+}
+
+impl From<WordError> for Problem {
+    fn from(error: WordError) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
+impl From<JobError> for Problem {
+    fn from(error: JobError) -> Self {
+        told(error.code(), &error)
+    }
+}
+
+impl From<ScheduleError> for Problem {
+    fn from(error: ScheduleError) -> Self {
+        told(error.code(), &error)
     }
 }
 

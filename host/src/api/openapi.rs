@@ -6,7 +6,9 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{audit, functions, health, invocations, metrics, output, push, run, tokens};
+use super::{
+    audit, functions, health, invocations, jobs, metrics, output, push, queues, run, schedules, servers, tokens,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -27,6 +29,25 @@ use super::{audit, functions, health, invocations, metrics, output, push, run, t
         tokens::list,
         tokens::revoke,
         audit::list,
+        jobs::create,
+        jobs::list,
+        jobs::one,
+        jobs::requeue,
+        jobs::delete,
+        jobs::requeue_all,
+        jobs::delete_all,
+        jobs::batches::create,
+        jobs::batches::one,
+        jobs::batches::delete,
+        schedules::list,
+        schedules::put,
+        schedules::one,
+        schedules::delete,
+        schedules::trigger,
+        schedules::pause,
+        schedules::resume,
+        queues::list,
+        servers::list,
         health::healthz,
         health::readyz,
         metrics::metrics,

@@ -22,7 +22,7 @@ use super::{
     view::{InvocationView, ResultValue, millis},
 };
 use crate::{
-    function::{CallerId, ErrorCode, FunctionType, Invocation, OutputLine, Status},
+    function::{CallerId, ErrorCode, FunctionType, OutputLine, Status},
     invoke::{Live, sealed},
 };
 
@@ -91,7 +91,8 @@ pub async fn run(
     services: Services,
     caller: Caller,
 ) -> Result<HttpResponse, Problem> {
-    let invocation = invocation(&request, body, &services, &caller).await?;
+    let (fields, payload) = fields(&request, body, &services).await?;
+    let invocation = call::invocation(fields, payload, &services, &caller).await?;
     if !wants_async(request.headers()) {
         let live = services.invoker().start(invocation);
         live.wait().await;
@@ -142,12 +143,12 @@ fn wants_async(headers: &HeaderMap) -> bool {
     })
 }
 
-async fn invocation(
+/// The fields of a call, and its payload, wherever in the request they are.
+pub(super) async fn fields(
     request: &HttpRequest,
     body: web::Payload,
     services: &Services,
-    caller: &Caller,
-) -> Result<Invocation, Problem> {
+) -> Result<(Fields, String), Problem> {
     let query = Fields::of_form(request.query_string().as_bytes())?;
     let body = body::read(
         request,
@@ -183,7 +184,7 @@ async fn invocation(
             return Err(Problem::invalid("the payload is given twice, in the query and as the body"));
         }
     };
-    call::invocation(fields, payload, services, caller).await
+    Ok((fields, payload))
 }
 
 /// The fields of a form that was sent in parts.

@@ -27,6 +27,12 @@ pub enum ErrorCode {
     InvocationNotFound,
     /// No token has that name.
     TokenNotFound,
+    /// No job, or batch of jobs, has that id.
+    JobNotFound,
+    /// No schedule has that id.
+    ScheduleNotFound,
+    /// The job stands where this can't be done with it.
+    JobConflict,
     /// There is nothing at that address.
     NotFound,
     /// The address does not take that method.
@@ -62,7 +68,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    const ALL: [Self; 28] = [
+    const ALL: [Self; 31] = [
         Self::InvalidRequest,
         Self::InvalidName,
         Self::InvalidPackage,
@@ -75,6 +81,9 @@ impl ErrorCode {
         Self::VersionNotFound,
         Self::InvocationNotFound,
         Self::TokenNotFound,
+        Self::JobNotFound,
+        Self::ScheduleNotFound,
+        Self::JobConflict,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::TypeConflict,
@@ -115,6 +124,9 @@ impl ErrorCode {
             Self::VersionNotFound => "version_not_found",
             Self::InvocationNotFound => "invocation_not_found",
             Self::TokenNotFound => "token_not_found",
+            Self::JobNotFound => "job_not_found",
+            Self::ScheduleNotFound => "schedule_not_found",
+            Self::JobConflict => "job_conflict",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TypeConflict => "type_conflict",

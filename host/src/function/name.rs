@@ -118,6 +118,14 @@ newtype!(
 );
 
 newtype!(
+    /// The name of a queue of jobs: as that of a lane, with dots.
+    QueueName,
+    "queue",
+    "it must be 1 to 64 letters, digits, '_', '.' or '-', and begin with a letter or digit",
+    |value| is_plain(value, 64, true)
+);
+
+newtype!(
     /// Who calls, in the caller's own words, for history and logs: 1 to 128 printable characters
     /// without control characters.
     CallerId,
