@@ -15,9 +15,11 @@ mod failure;
 mod functions;
 mod history;
 mod hub;
+mod jobs;
 mod package;
 mod push;
 mod run;
+mod schedules;
 mod tail;
 mod terminal;
 #[cfg(test)]
@@ -101,6 +103,12 @@ pub enum ClientCommand {
     /// List what ran and what runs now, or show one call.
     #[command(after_help = EXIT_CODES)]
     History(history::HistoryArgs),
+    /// Hand in runs for later, and look after them.
+    #[command(after_help = EXIT_CODES)]
+    Jobs(jobs::JobsArgs),
+    /// Make, list and change schedules, which run a function again and again.
+    #[command(after_help = EXIT_CODES)]
+    Schedules(schedules::SchedulesArgs),
     /// Make, list and revoke the tokens with which a server is used.
     #[command(after_help = EXIT_CODES)]
     Token(token::TokenArgs),
@@ -152,6 +160,8 @@ async fn execute(command: ClientCommand, terminal: &mut Terminal) -> Result<(), 
         ClientCommand::Tail(args) => tail::tail(args, terminal).await,
         ClientCommand::Functions(args) => functions::functions(args, terminal).await,
         ClientCommand::History(args) => history::history(args, terminal).await,
+        ClientCommand::Jobs(args) => jobs::jobs(args, terminal).await,
+        ClientCommand::Schedules(args) => schedules::schedules(args, terminal).await,
         ClientCommand::Token(args) => token::token(args, terminal).await,
         ClientCommand::Audit(args) => audit::audit(args, terminal).await,
         ClientCommand::Encrypt(args) => encrypt::encrypt(args, terminal),

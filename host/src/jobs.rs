@@ -30,7 +30,7 @@ use crate::{
     catalog::Catalog,
     config::{JobsConfig, seconds},
     database::{Database, DatabaseError, jobs::EnqueueError},
-    function::{ErrorCode, InvocationId, JobId, JobState},
+    function::{ErrorCode, FunctionName, InvocationId, JobId, JobState, QueueName, Status},
     invoke::{Invoker, Live},
 };
 
@@ -62,6 +62,9 @@ pub enum JobError {
     /// It is in a state where this can't be done.
     #[error("job {0} is {1}: {2}")]
     Conflict(JobId, JobState, &'static str),
+    /// It runs or waits for a worker.
+    #[error("job {0} runs, or waits for a worker: wait for its end, or delete it, before it is requeued")]
+    AtWork(JobId),
     /// The server stops.
     #[error("the server stops")]
     Stopping,
@@ -74,7 +77,7 @@ impl JobError {
         match self {
             Self::Database(error) => error.code(),
             Self::NotFound(_) | Self::NoBatch(_) => ErrorCode::JobNotFound,
-            Self::Conflict(..) => ErrorCode::JobConflict,
+            Self::Conflict(..) | Self::AtWork(_) => ErrorCode::JobConflict,
             Self::Stopping => ErrorCode::AtCapacity,
         }
     }
@@ -131,10 +134,20 @@ struct Shared {
 struct Attempt {
     server: Uuid,
     claim: i64,
-    live: Arc<Live>,
-    queue: crate::function::QueueName,
+    name: FunctionName,
+    queue: QueueName,
+    /// Its call; none in the moment before that begins.
+    live: Option<Arc<Live>>,
     /// It has ended, and what came of it is on its way into the database.
     ended: bool,
+}
+
+impl Attempt {
+    fn cancel(&self) {
+        if let Some(live) = &self.live {
+            live.cancel.cancel();
+        }
+    }
 }
 
 impl Jobs {
@@ -199,15 +212,15 @@ impl Jobs {
         let shared = &self.shared;
         shared.closing.cancel();
         for attempt in shared.running() {
-            if attempt.live.status() == crate::function::Status::Queued {
-                attempt.live.cancel.cancel();
+            if attempt.live.as_ref().is_none_or(|live| live.status() == Status::Queued) {
+                attempt.cancel();
             }
         }
         if tokio::time::timeout(limit, shared.idle()).await.is_err() {
             shared.over.store(true, Ordering::Relaxed);
             let left = shared.running();
             tracing::warn!(jobs = left.len(), "jobs still run at the end of the shutdown; others will run them again");
-            left.iter().for_each(|attempt| attempt.live.cancel.cancel());
+            left.iter().for_each(Attempt::cancel);
             // Every run ends when it is cancelled.
             drop(tokio::time::timeout(Duration::from_secs(10), shared.idle()).await);
         }

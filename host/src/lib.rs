@@ -16,7 +16,7 @@
 //! publish::Publisher  read it as hostile, compile and check it, stage it in the store, rename it into
 //!                     place as the next version, tell the catalog
 //! ```
-//! Imports point one way: `main → cli, server → hub → api → invoke, publish → catalog, artifacts → store,
+//! Imports point one way: `main → cli, server → hub → api → jobs → invoke, publish → catalog, artifacts → store,
 //! runtime, database → function, config`; `security` stands above `database`. Only `state` sees all.
 
 pub mod api;

@@ -89,7 +89,7 @@ async fn look(shared: &Shared, may_strike: bool, unknown: &mut HashSet<(JobId, i
 async fn begin_again(shared: &Shared) -> Result<(), DatabaseError> {
     tracing::warn!("this server was not heard of for the length of a lease; it gives up its jobs and begins again");
     *shared.server.lock().unwrap_or_else(PoisonError::into_inner) = Uuid::now_v7();
-    shared.running().iter().for_each(|attempt| attempt.live.cancel.cancel());
+    shared.running().iter().for_each(super::Attempt::cancel);
     register(shared).await?;
     shared.ready.notify_one();
     Ok(())
@@ -115,7 +115,7 @@ async fn compare(shared: &Shared, unknown: &mut HashSet<(JobId, i64)>) -> Result
     let held: HashSet<_> = shared.database.held(server).await?.into_iter().collect();
     for (id, attempt) in before {
         if !held.contains(&(id, attempt.claim)) {
-            attempt.live.cancel.cancel();
+            attempt.cancel();
         }
     }
     let now_unknown: HashSet<_> = {

@@ -58,9 +58,8 @@ impl Jobs {
     /// # Errors
     /// When the database fails, there is no such job, or it runs or waits for a worker already.
     pub async fn requeue(&self, id: JobId, reason: &str) -> Result<JobState, JobError> {
-        self.step(id, |state| state::may_requeue(state).then(|| requeued(id, state, reason))).await?.ok_or_else(|| {
-            JobError::Conflict(id, JobState::Processing, "wait for its end, or delete it, before it is requeued")
-        })
+        let done = self.step(id, |state| state::may_requeue(state).then(|| requeued(id, state, reason))).await?;
+        done.ok_or(JobError::AtWork(id))
     }
 
     /// Gives a job up; one that runs is ended, wherever it does.

@@ -144,7 +144,7 @@ fn buckets(shared: &Shared, free: usize) -> Vec<Bucket> {
     let (mut queues, mut functions) = (HashMap::<_, u64>::new(), HashMap::<_, u64>::new());
     for attempt in shared.running() {
         *queues.entry(attempt.queue.clone()).or_default() += 1;
-        *functions.entry(attempt.live.name.clone()).or_default() += 1;
+        *functions.entry(attempt.name.clone()).or_default() += 1;
     }
     let room = |limit: u64, held: Option<&u64>| {
         usize::try_from(limit.saturating_sub(held.copied().unwrap_or(0))).unwrap_or(usize::MAX).min(free)
@@ -213,12 +213,17 @@ fn start(shared: &Arc<Shared>, server: uuid::Uuid, job: Claimed, version: Option
         deadline: job.deadline,
     };
     shared.busy.fetch_add(1, Ordering::AcqRel);
-    let (shared, queue) = (shared.clone(), job.queue.clone());
+    // From now on it counts for limits.
+    let (name, queue) = (job.name.clone(), job.queue.clone());
+    let attempt = Attempt { server, claim: job.claim, name, queue, live: None, ended: false };
+    shared.attempts().insert(job.id, attempt);
+    let shared = shared.clone();
     let tasks = shared.tasks.clone();
     tasks.spawn(async move {
         let live = shared.invoker.start(invocation);
-        let attempt = Attempt { server, claim: job.claim, live: live.clone(), queue, ended: false };
-        shared.attempts().insert(job.id, attempt);
+        if let Some(attempt) = shared.attempts().get_mut(&job.id) {
+            attempt.live = Some(live.clone());
+        }
         if shared.closing.is_cancelled() && live.status() == Status::Queued {
             live.cancel.cancel();
         }

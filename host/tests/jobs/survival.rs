@@ -54,8 +54,12 @@ async fn a_job_that_kills_its_server_ends_failed() {
     let mut server = Server::start("");
     server.push("sleep.wasm").await;
     let id = server.enqueue("sleep", json!(20_000), json!({ "maxAttempts": 3 })).await;
-    for _ in 0..3 {
-        server.job_when(&id, "processing").await;
+    for attempts in 1..=3 {
+        let started = Instant::now();
+        while server.job(&id).await["attempts"].as_array().map(Vec::len) != Some(attempts) {
+            assert!(started.elapsed() < PATIENCE);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         server.kill();
         server.restart();
     }

@@ -49,7 +49,7 @@ impl Row {
     }
 }
 
-fn rows(call: &str) -> Vec<Row> {
+fn rows(call: &str, job: &str) -> Vec<Row> {
     let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
     let of_call = |path: &'static str| path.replace("{id}", call);
     let push = "?functionName=echo&lane=dev";
@@ -78,11 +78,52 @@ fn rows(call: &str) -> Vec<Row> {
         row(get.clone(), "/functions", None, [400, 400, 400]),
         row(post.clone(), "/functions/negotiate", None, [200, 200, 200]),
         row(get.clone(), "/api/tokens", Some("manage"), [200, 403, 403]).all(),
-        row(post, "/api/tokens", Some("manage"), [201, 403, 403]).all(),
-        row(delete, "/api/tokens/{name}", Some("manage"), [404, 403, 403]).all().asked("/api/tokens/nobody"),
+        row(post.clone(), "/api/tokens", Some("manage"), [201, 403, 403]).all(),
+        row(delete.clone(), "/api/tokens/{name}", Some("manage"), [404, 403, 403]).all().asked("/api/tokens/nobody"),
         row(get.clone(), "/api/audit", Some("manage"), [200, 403, 403]).all(),
         row(get.clone(), "/metrics", Some("read"), [200, 403, 403]).all(),
         row(get, "/nothing", None, [404, 404, 404]),
+    ]
+    .into_iter()
+    .chain(job_rows(job))
+    .collect()
+}
+
+/// Jobs and schedules.
+fn job_rows(job: &str) -> Vec<Row> {
+    let (get, post, put, delete) = (Method::GET, Method::POST, Method::PUT, Method::DELETE);
+    let of_job = |path: &'static str| path.replace("{id}", job);
+    let batch = || "/api/batches/019ba000-0000-7000-8000-000000000000";
+    vec![
+        row(post.clone(), "/api/jobs", Some("run"), [202, 403, 403])
+            .asked("/api/jobs?functionName=echo&lane=dev&payload=1"),
+        row(post.clone(), "/api/batches", Some("run"), [202, 403, 403])
+            .asked("/api/batches?jobs=[{\"functionName\":\"echo\",\"lane\":\"dev\"}]"),
+        row(get.clone(), "/api/jobs", Some("read"), [200, 200, 403]).silent(),
+        row(get.clone(), "/api/jobs/{id}", Some("read"), [200, 403, 403]).asked(of_job("/api/jobs/{id}")),
+        row(delete.clone(), "/api/jobs/{id}", Some("manage"), [200, 403, 403]).asked(of_job("/api/jobs/{id}")),
+        row(post.clone(), "/api/jobs/{id}/requeue", Some("manage"), [202, 403, 403])
+            .asked(of_job("/api/jobs/{id}/requeue")),
+        row(post.clone(), "/api/jobs/requeue", Some("manage"), [200, 403, 403])
+            .all()
+            .asked("/api/jobs/requeue?queue=none"),
+        row(delete.clone(), "/api/jobs", Some("manage"), [200, 403, 403]).all().asked("/api/jobs?queue=none"),
+        row(get.clone(), "/api/batches/{id}", Some("read"), [404, 403, 403]).all().asked(batch()),
+        row(delete.clone(), "/api/batches/{id}", Some("manage"), [404, 403, 403]).all().asked(batch()),
+        row(get.clone(), "/api/schedules", Some("read"), [200, 200, 403]).silent(),
+        row(get.clone(), "/api/schedules/{id}", Some("read"), [200, 403, 403]).asked("/api/schedules/yearly"),
+        // It takes two verbs, to run and to manage, so a token for one of them is a wrong one.
+        row(put, "/api/schedules/{id}", Some("manage"), [403, 403, 403])
+            .asked("/api/schedules/yearly?functionName=echo&lane=dev&cron=0%200%201%201%20*"),
+        row(post.clone(), "/api/schedules/{id}/pause", Some("manage"), [200, 403, 403])
+            .asked("/api/schedules/yearly/pause"),
+        row(post.clone(), "/api/schedules/{id}/resume", Some("manage"), [200, 403, 403])
+            .asked("/api/schedules/yearly/resume"),
+        row(post, "/api/schedules/{id}/trigger", Some("manage"), [202, 403, 403])
+            .asked("/api/schedules/yearly/trigger"),
+        row(delete, "/api/schedules/{id}", Some("manage"), [204, 403, 403]).asked("/api/schedules/yearly"),
+        row(get.clone(), "/api/queues", Some("read"), [200, 200, 403]),
+        row(get, "/api/servers", Some("read"), [200, 200, 403]),
     ]
 }
 
@@ -115,6 +156,10 @@ async fn every_endpoint_asks_for_the_right_token() {
     let (_, ran) = server.run("echo", json!(1)).await;
     let call = ran["invocationId"].as_str().expect("an id").to_owned();
     server.ended(&call).await;
+    let job = server.enqueue("echo", json!(1), json!({})).await;
+    server.job_when(&job, "succeeded").await;
+    let yearly = json!({ "functionName": "echo", "lane": "dev", "cron": "0 0 1 1 *" });
+    assert_eq!(server.send("PUT", "/api/schedules/yearly", yearly).await.0, 201);
 
     let expired = make(&server, json!({ "name": "expired", "manage": ["*"], "run": ["*"], "expiresSeconds": 1 })).await;
     let revoked = make(&server, scopes("revoked", &VERBS, "*")).await;
@@ -124,7 +169,7 @@ async fn every_endpoint_asks_for_the_right_token() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 
-    let rows = rows(&call);
+    let rows = rows(&call, &job);
     let described: Value =
         client().get(server.url("/openapi.json")).send().await.expect("it").json().await.expect("it");
     for (path, methods) in described["paths"].as_object().expect("paths") {

@@ -2,5 +2,6 @@
 
 mod clients;
 mod ftp;
+mod jobs;
 mod postgres;
 mod tokens;

@@ -23,9 +23,9 @@ use crate::database::{Fixture, config, each_database_test, ended, lane, name, pu
 
 /// A server: where it is, and its password.
 #[derive(Debug, Clone)]
-struct Server {
-    url: String,
-    password: String,
+pub(super) struct Server {
+    pub(super) url: String,
+    pub(super) password: String,
 }
 
 impl Server {
@@ -103,13 +103,13 @@ async fn a_start_without_the_server_says_so_in_time() {
 }
 
 /// A server that the test may stop.
-struct Own {
+pub(super) struct Own {
     folder: TempDir,
-    server: Server,
+    pub(super) server: Server,
 }
 
 impl Own {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let folder = TempDir::new().expect("a folder");
         let printed = script("start", &folder);
         let value = |key: &str| {
@@ -121,7 +121,7 @@ impl Own {
         Self { folder, server }
     }
 
-    fn tell(&self, command: &str) {
+    pub(super) fn tell(&self, command: &str) {
         script(command, &self.folder);
     }
 }
