@@ -109,10 +109,11 @@ impl Runtime {
         &self.wasm
     }
 
-    /// Runs one call to its end. The first slice of a component, at most [`wasm::TICK`], runs on the
+    /// Runs one call to its end. The first slice of a component, at most two of [`wasm::TICK`], runs on the
     /// caller's thread, which is all that most calls take; the rest on the guests' threads, so that no
-    /// guest can hold a thread that others wait for. Deadline and cancellation are seen to on the caller's
-    /// side, which does not wait for the guest's turn among many; the guest is dropped when that comes.
+    /// guest can hold a thread that others wait for. A component whose last call took longer begins there.
+    /// Deadline and cancellation are seen to on the caller's side, which does not wait for the guest's turn
+    /// among many; the guest is dropped when that comes.
     ///
     /// # Errors
     /// When the host could not run it; whatever the guest does is an [`Outcome`].
@@ -120,34 +121,43 @@ impl Runtime {
     where
         P: AsRef<Program> + Send + Sync + 'static,
     {
-        match (**program).as_ref() {
-            Program::Native(executable) => self.native.run(executable, call).await,
-            Program::Wasm(_) => {
-                let (cancel, deadline) = (&call.cancel, call.deadline);
-                let (wasm, program, call) = (self.wasm.clone(), program.clone(), call.clone());
-                let mut run = Box::pin(async move {
-                    match (*program).as_ref() {
-                        Program::Wasm(component) => wasm.execute(component, &call).await,
-                        Program::Native(_) => {
-                            Err(RuntimeError::Host("a native program in the component's place".into()))
-                        }
-                    }
-                });
-                match first_slice(run.as_mut()).await {
-                    Some(outcome) => outcome,
-                    None => tokio::select! {
-                        biased;
-                        outcome = self.threads.run(run) => outcome,
-                        () = cancel.cancelled() => {
-                            Ok(Err(Failure::new(FailureKind::Cancelled, "the call was cancelled")))
-                        }
-                        () = tokio::time::sleep_until(deadline.into()) => Ok(Err(Failure::new(
-                            FailureKind::DeadlineExceeded,
-                            "the function did not end before its deadline",
-                        ))),
-                    },
-                }
+        let component = match (**program).as_ref() {
+            Program::Native(executable) => return self.native.run(executable, call).await,
+            Program::Wasm(component) => component,
+        };
+        let (wasm, own, run) = (self.wasm.clone(), program.clone(), call.clone());
+        let mut run = Box::pin(async move {
+            match (*own).as_ref() {
+                Program::Wasm(component) => wasm.execute(component, &run).await,
+                Program::Native(_) => Err(RuntimeError::Host("a native program in the component's place".into())),
             }
+        });
+        let begun_here = !component.is_long();
+        if begun_here && let Some(outcome) = first_slice(run.as_mut()).await {
+            return outcome;
+        }
+        let own = program.clone();
+        let rest = async move {
+            let begun = Instant::now();
+            let whole = first_slice(run.as_mut()).await;
+            if let Program::Wasm(component) = (*own).as_ref() {
+                component.took_long(begun_here || whole.is_none() || begun.elapsed() > wasm::TICK);
+            }
+            match whole {
+                Some(outcome) => outcome,
+                None => run.await,
+            }
+        };
+        tokio::select! {
+            biased;
+            outcome = self.threads.run(rest) => outcome,
+            () = call.cancel.cancelled() => {
+                Ok(Err(Failure::new(FailureKind::Cancelled, "the call was cancelled")))
+            }
+            () = tokio::time::sleep_until(call.deadline.into()) => Ok(Err(Failure::new(
+                FailureKind::DeadlineExceeded,
+                "the function did not end before its deadline",
+            ))),
         }
     }
 }
@@ -169,7 +179,7 @@ struct GuestThreads {
 }
 
 /// How much lower: the nice value of guests' threads.
-const GUEST_NICE: i32 = 5;
+const GUEST_NICE: i32 = 10;
 
 impl GuestThreads {
     fn start(threads: u64) -> Result<Self, RuntimeError> {

@@ -5,8 +5,9 @@
 //! an instance of its own, which nothing ran in before and nothing will run in after; both are gone when
 //! [`Engine::execute`] returns or is dropped.
 //!
-//! A guest can't hold its thread: every [`TICK`] the engine's epoch moves on and running guests yield to
-//! their executor, so that its neighbours get their turn, and it can be dropped at its deadline.
+//! A guest can't hold its thread: every [`TICK`] the engine's epoch moves on, and running guests yield to
+//! their executor after a few of them, so that their neighbours get their turn, and they
+//! can be dropped at their deadline.
 
 use std::{
     collections::hash_map::DefaultHasher,
@@ -41,10 +42,17 @@ mod bindings {
     wasmtime::component::bindgen!({ path: "../guest-sdk/wit", world: "function", exports: { default: async } });
 }
 
-/// How often running guests yield.
-pub const TICK: Duration = Duration::from_millis(10);
+/// How often the engine's epoch moves on.
+pub const TICK: Duration = Duration::from_millis(2);
+/// How many ticks a call's first slice may meet: with two, every call that takes less than a tick is whole.
+const FIRST_TICKS: u64 = 2;
+/// How many ticks a guest that takes longer has for each slice after it.
+const SLICE_TICKS: u64 = 5;
 /// The export that runs a function.
 const EXECUTE: &str = "execute";
+/// How long the text of a guest's error may be, in bytes: it is for people, and is copied more often than
+/// a result.
+const MAX_ERROR: usize = 64 * 1024;
 /// How deep a guest's stack may grow, in bytes.
 const MAX_WASM_STACK: usize = 512 * 1024;
 /// How many elements a table may hold.
@@ -102,7 +110,24 @@ pub struct Engine {
 }
 
 /// A component, compiled and linked, ready for any number of calls.
-pub struct Component(FunctionPre<Guest>);
+pub struct Component {
+    function: FunctionPre<Guest>,
+    /// Whether its last call took longer than a tick.
+    is_long: AtomicBool,
+}
+
+impl Component {
+    /// Whether its last call took longer than a [`TICK`], as the next one will then.
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        self.is_long.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of how long a call took.
+    pub fn took_long(&self, long: bool) {
+        self.is_long.store(long, Ordering::Relaxed);
+    }
+}
 
 impl std::fmt::Debug for Component {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -157,7 +182,7 @@ impl Engine {
         let component = unsafe { wasmtime::component::Component::deserialize_file(&self.engine, path) };
         let component = component.map_err(damaged)?;
         let linked = self.linker.instantiate_pre(&component).map_err(damaged)?;
-        Ok(Component(FunctionPre::new(linked).map_err(damaged)?))
+        Ok(Component { function: FunctionPre::new(linked).map_err(damaged)?, is_long: AtomicBool::new(false) })
     }
 
     /// Runs one call to its end. Dropped midway, the guest ends with it: whoever polls this sees to deadline
@@ -168,9 +193,9 @@ impl Engine {
     pub async fn execute(&self, component: &Component, call: &Arc<Call>) -> Result<Outcome, RuntimeError> {
         let mut store = Store::new(&self.engine, Guest::new(call));
         store.limiter(|guest| &mut guest.limits);
-        store.epoch_deadline_async_yield_and_update(1);
+        store.epoch_deadline_async_yield_and_update(SLICE_TICKS);
         // Without it the first deadline is long past, and every call yields, and changes threads, at once.
-        store.set_epoch_deadline(1);
+        store.set_epoch_deadline(FIRST_TICKS);
         // What the guest may have the host copy in one host call, beside what its own result may take.
         store.set_hostcall_fuel(usize_of(call.memory_bytes));
         store.set_max_component_handles(guest::MAX_HANDLES);
@@ -179,7 +204,7 @@ impl Engine {
 }
 
 async fn run(component: &Component, call: &Call, store: &mut Store<Guest>) -> Result<Outcome, wasmtime::Error> {
-    let function = component.0.instantiate_async(&mut *store).await?;
+    let function = component.function.instantiate_async(&mut *store).await?;
     // Not borrowed from the guest's memory, which the guest frees before this comes back. The copy is bounded
     // by the fuel for host calls.
     let result = function.call_execute(&mut *store, &call.payload).await?;
@@ -190,7 +215,7 @@ async fn run(component: &Component, call: &Call, store: &mut Store<Guest>) -> Re
             Ok(Err(Failure::new(FailureKind::ResultTooLarge, detail)))
         }
         Ok(text) => Ok(Ok(text)),
-        Err(text) => Ok(Err(Failure::new(FailureKind::Failed, cut(&text, limit)))),
+        Err(text) => Ok(Err(Failure::new(FailureKind::Failed, cut(&text, limit.min(MAX_ERROR))))),
     }
 }
 
