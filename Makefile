@@ -13,7 +13,7 @@ GUESTS := $(TARGET)/guests
 FIXTURES := $(TARGET)/fixtures
 WASM := --release --target wasm32-wasip2
 # Every workspace here.
-WORKSPACES := . guest-sdk examples host/tests/fixtures
+WORKSPACES := . guest-sdk examples host/tests/fixtures host/benches/peers/http-echo
 # Where `make demo` listens when it can.
 LISTEN ?= 127.0.0.1:8080
 

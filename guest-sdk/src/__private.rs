@@ -4,13 +4,13 @@ use std::{fmt, io::Write as _, marker::PhantomData};
 
 // All of them, because the export macro looks up what it needs by this module's path, and that differs
 // from target to target.
-pub use crate::{
-    bindings::*,
-    console::{Output, print_line},
-};
 use crate::{
     Error,
     payload::{FromPayload, IntoPayload},
+};
+pub use crate::{
+    bindings::*,
+    console::{Output, print_line},
 };
 
 /// Decodes the payload for the handler.
