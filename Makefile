@@ -83,11 +83,11 @@ test: fixtures examples ## Run all tests that need nothing but this machine
 	fi
 
 .PHONY: bench
-bench: examples ## Measure calls beside a plain web handler and peers, on the build that ships (needs wrk)
+bench: fixtures examples ## Measure calls beside a plain web handler and peers, on the build that ships (needs wrk)
 	@command -v wrk >/dev/null || { echo "wrk is missing: install it, as with 'apt-get install wrk'" >&2; exit 1; }
 	cd host/benches/peers/http-echo && $(CARGO) build --target-dir "$(GUESTS)" $(WASM)
 	SHARPFAAS_ECHO="$(FIXTURES)/examples/echo.wasm" \
-	SHARPFAAS_HTTP_ECHO="$(GUESTS)/wasm32-wasip2/release/http_echo.wasm" $(CARGO) bench --profile dist --package sharpfaas-host
+	SHARPFAAS_FIXTURES="$(FIXTURES)" SHARPFAAS_HTTP_ECHO="$(GUESTS)/wasm32-wasip2/release/http_echo.wasm" $(CARGO) bench --profile dist --package sharpfaas-host
 
 .PHONY: lint
 lint: toolchain ## Check form and style of all code

@@ -12,12 +12,11 @@ use uuid::Uuid;
 
 use crate::api::{self, Caller, Fields, Problem, Services};
 
+mod frames;
 mod plain;
 mod session;
 mod signalr;
 mod socket;
-
-pub use socket::on_connect;
 
 /// Puts the hub's routes into an app; before those of the API, which answer for all of `/api`.
 pub fn routes(app: &mut web::ServiceConfig) {

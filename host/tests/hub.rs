@@ -176,6 +176,10 @@ async fn signalr_handshakes() {
     assert!(socket.text().await.is_some_and(|text| text.contains("Unknown hub method")));
     // A ping comes when nothing else does.
     assert_eq!(socket.text().await, Some(format!("{{\"type\":6}}{END}")));
+    // A client that closes the WebSocket is answered in kind.
+    let mut left = Socket::connect(&server, "/functions").await;
+    left.close().await;
+    assert_eq!(left.closed().await.map(|(code, _)| code), Some(1000));
     // The client may close it in the protocol's way.
     socket.send(format!("{{\"type\":7}}{END}")).await;
     assert_eq!(socket.closed().await.map(|(code, _)| code), Some(1000));
@@ -335,8 +339,12 @@ async fn tails_of_running_and_ended_calls_have_every_line_once() {
             sse.header("Accept", "text/event-stream").header("Last-Event-ID", "36").send().await.expect("an answer");
         let text = sse.text().await.expect("text");
         let ids: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
-        assert_eq!(ids, ["37", "38", "39"]);
-        assert!(text.contains("event: completed"));
+        assert_eq!(ids, ["37", "38", "39", "40"]);
+        assert!(text.contains("id: 40\nevent: completed\ndata: "));
+        // Who comes back after the end is told that there is no more.
+        let sse = server.client.get(server.url(&format!("/api/invocations/{id}/output")));
+        let sse = sse.header("Accept", "text/event-stream").header("Last-Event-ID", "40").send().await;
+        assert_eq!(sse.expect("an answer").status(), StatusCode::NO_CONTENT);
     }
     let tail = async |path: &str| Socket::try_connect(&server, path).await.err().map(|error| error.to_string());
     let unknown = "/api/invocations/01a20662-0f45-7d10-a8d1-cbd4f4b00000/tail";

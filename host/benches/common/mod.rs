@@ -63,6 +63,7 @@ impl Drop for Served {
 }
 
 /// The example, built by `make examples`.
+#[allow(dead_code, reason = "not every measurement calls it")]
 pub fn echo_component() -> Result<PathBuf, Failure> {
     let path = std::env::var_os("SHARPFAAS_ECHO").map(PathBuf::from).ok_or("SHARPFAAS_ECHO names no component")?;
     if path.exists() { Ok(path) } else { Err(format!("{} is not there", path.display()).into()) }

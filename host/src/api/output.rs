@@ -2,9 +2,10 @@
 //!
 //! Whoever listens gets the lines that are kept and then each further one, until the call ends: as plain
 //! text, or as server-sent events (the HTML Standard's `text/event-stream`) whose ids are line numbers,
-//! so that a listener which comes back with `Last-Event-ID` goes on after the last line it has seen.
+//! so that a listener which comes back with `Last-Event-ID` goes on after the last line it has seen, and one
+//! that has had the end gets no more.
 
-use std::time::Duration;
+use std::{io::Write as _, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -17,14 +18,16 @@ use futures_util::{Stream, stream};
 use super::{
     Problem, Services,
     caller::Caller,
+    connection,
     error::ProblemDocument,
     invocations::{id, may_see, not_found},
+    line::{self, LineWriter},
     view::InvocationView,
 };
 use crate::{
     database::InvocationRow,
-    function::OutputLine,
     invoke::{Expired, Heard, Tail},
+    runtime::console::Batch,
 };
 
 /// How much is read in one go, in bytes.
@@ -51,6 +54,7 @@ enum Form {
     ),
     responses(
         (status = 200, description = "Lines; or events `output`, `skipped` and last `completed`", body = String, content_type = "text/plain"),
+        (status = 204, description = "There is nothing after `Last-Event-ID`, and will be nothing"),
         (status = "default", body = ProblemDocument, content_type = "application/problem+json"),
     ),
 )]
@@ -65,6 +69,11 @@ pub async fn output(
     let from = last_event(request.headers())?.map_or(0, |last| last.saturating_add(1));
     may_see(&services, &caller, id).await?;
     let tail = services.invoker().follow(id, from).await?.ok_or_else(|| not_found(id))?;
+    if tail.is_past_end() {
+        // A browser's EventSource comes back until it is told that there is no more.
+        return Ok(HttpResponse::NoContent().finish());
+    }
+    connection::bound(&request);
     let state = Streaming { tail, form, caller, ended: false };
     Ok(HttpResponse::Ok()
         .insert_header((
@@ -114,8 +123,8 @@ impl Streaming {
     }
 
     /// What comes next, in the form of the listener.
-    async fn more(&mut self) -> String {
-        let mut text = String::new();
+    async fn more(&mut self) -> Vec<u8> {
+        let mut text = Vec::new();
         let form = self.form;
         let heard = tokio::select! {
             heard = tokio::time::timeout(SILENCE, self.tail.next(BYTES)) => heard,
@@ -127,11 +136,9 @@ impl Streaming {
             Ok(Err(Expired)) => self.ended = true,
             Ok(Ok(Heard { batch, end })) => {
                 skipped(form, batch.skipped, &mut text);
-                for (number, line) in (batch.first..).zip(&batch.lines) {
-                    write_line(form, number, line, &mut text);
-                }
+                lines(form, &batch, &mut text);
                 if let Some(row) = end {
-                    completed(form, &row, &mut text);
+                    completed(form, batch.next(), &row, &mut text);
                     self.ended = true;
                 }
             }
@@ -140,41 +147,43 @@ impl Streaming {
     }
 }
 
-fn write_line(form: Form, number: u64, line: &OutputLine, text: &mut String) {
-    match form {
-        Form::Text => {
-            text.push_str(&line.line);
-            text.push('\n');
+fn lines(form: Form, batch: &Batch, text: &mut Vec<u8>) {
+    let mut writer = LineWriter::default();
+    for (number, line) in (batch.first..).zip(&batch.lines) {
+        match form {
+            Form::Text => {
+                text.extend_from_slice(line.line.as_bytes());
+                text.push(b'\n');
+            }
+            Form::Events => {
+                text.extend_from_slice(b"id: ");
+                line::number(number, text);
+                text.extend_from_slice(b"\nevent: output\ndata: {");
+                writer.members(line, text);
+                text.extend_from_slice(b"}\n\n");
+            }
         }
-        Form::Events => event("output", Some(number), line, text),
     }
 }
 
-fn skipped(form: Form, lines: u64, text: &mut String) {
-    match (form, lines) {
-        (_, 0) => {}
-        (Form::Text, lines) => text.push_str(&format!("[{lines} lines skipped]\n")),
-        (Form::Events, lines) => event("skipped", None, &serde_json::json!({ "lines": lines }), text),
+fn skipped(form: Form, lines: u64, text: &mut Vec<u8>) {
+    let _ = match (form, lines) {
+        (_, 0) => Ok(()),
+        (Form::Text, lines) => writeln!(text, "[{lines} lines skipped]"),
+        (Form::Events, lines) => write!(text, "event: skipped\ndata: {{\"lines\":{lines}}}\n\n"),
+    };
+}
+
+/// The last event. Its id is the number after the last line's: who comes back with it has had everything.
+fn completed(form: Form, number: u64, row: &InvocationRow, text: &mut Vec<u8>) {
+    if let (Form::Events, Ok(data)) = (form, serde_json::to_string(&InvocationView::whole(row))) {
+        // JSON has no line ends outside of its strings' escapes, so the data is one line.
+        let _ = write!(text, "id: {number}\nevent: completed\ndata: {data}\n\n");
     }
 }
 
-fn completed(form: Form, row: &InvocationRow, text: &mut String) {
+fn keep_alive(form: Form, text: &mut Vec<u8>) {
     if form == Form::Events {
-        event("completed", None, &InvocationView::whole(row), text);
+        text.extend_from_slice(b":\n\n");
     }
-}
-
-fn keep_alive(form: Form, text: &mut String) {
-    if form == Form::Events {
-        text.push_str(":\n\n");
-    }
-}
-
-/// One event. JSON has no line ends outside of its strings' escapes, so its data is one line.
-fn event(name: &str, number: Option<u64>, data: &impl serde::Serialize, text: &mut String) {
-    let Ok(data) = serde_json::to_string(data) else { return };
-    if let Some(number) = number {
-        text.push_str(&format!("id: {number}\n"));
-    }
-    text.push_str(&format!("event: {name}\ndata: {data}\n\n"));
 }

@@ -7,11 +7,18 @@
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::session::{Calls, End, Voice};
+use super::{
+    frames::Frames,
+    session::{Calls, End, Voice},
+};
 use crate::{
-    api::{self, Fields, Problem, ProblemDocument, ResultValue, millis},
+    api::{
+        self, Fields, Problem, ProblemDocument, ResultValue,
+        line::{self, LineWriter},
+        millis,
+    },
     database::InvocationRow,
-    function::{FunctionType, InvocationId, Status, Stream},
+    function::{FunctionType, InvocationId, Status},
     invoke::Live,
     runtime::console::Batch,
 };
@@ -37,14 +44,6 @@ struct Event<'a, T> {
 struct Begun<'a> {
     function_name: &'a str,
     lane: &'a str,
-}
-
-#[derive(Debug, Serialize)]
-struct Line<'a> {
-    number: u64,
-    stream: Stream,
-    line: &'a str,
-    at: chrono::DateTime<chrono::Utc>,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,13 +73,13 @@ impl Plain {
         match Self::act(text, calls, &mut request_id).await {
             Ok(None) => Ok(()),
             Ok(Some((started, voice))) => {
-                calls.sender.text(voice.begun(&started.live)).await?;
+                calls.sender.text(&voice.begun(&started.live)).await?;
                 calls.tell(started.live.id.to_string(), started, voice);
                 Ok(())
             }
             Err(problem) => {
                 let voice = EventVoice { id: None, request_id };
-                Ok(calls.sender.text(voice.refused(&problem)).await?)
+                Ok(calls.sender.text(&voice.refused(&problem)).await?)
             }
         }
     }
@@ -141,12 +140,32 @@ impl EventVoice {
 }
 
 impl Voice for EventVoice {
-    fn lines(&self, batch: &Batch) -> Vec<String> {
-        let skipped = (batch.skipped > 0).then(|| self.event("skipped", Skipped { lines: batch.skipped }));
-        let lines = (batch.first..).zip(&batch.lines).map(|(number, line)| {
-            self.event("output", Line { number, stream: line.stream, line: &line.line, at: line.at })
-        });
-        skipped.into_iter().chain(lines).collect()
+    fn lines(&self, batch: &Batch, to: &mut Frames) {
+        if batch.skipped > 0 {
+            let skipped = self.event("skipped", Skipped { lines: batch.skipped });
+            to.text(|to| to.extend_from_slice(skipped.as_bytes()));
+        }
+        // As `event` would write it, all of it that lines share written once.
+        let mut head = b"{\"event\":\"output\",".to_vec();
+        if let Some(id) = self.id {
+            head.extend_from_slice(format!("\"invocationId\":\"{id}\",").as_bytes());
+        }
+        if let Some(id) = &self.request_id {
+            head.extend_from_slice(b"\"requestId\":");
+            line::string(id, &mut head);
+            head.push(b',');
+        }
+        head.extend_from_slice(b"\"number\":");
+        let mut writer = LineWriter::default();
+        for (number, line) in (batch.first..).zip(&batch.lines) {
+            to.text(|to| {
+                to.extend_from_slice(&head);
+                line::number(number, to);
+                to.push(b',');
+                writer.members(line, to);
+                to.push(b'}');
+            });
+        }
     }
 
     fn ended(&self, row: &InvocationRow) -> String {

@@ -7,6 +7,7 @@ use futures_util::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    frames::Frames,
     plain::Plain,
     signalr::{self, SignalR},
     socket::{Gone, Received, Receiver, Sender},
@@ -26,10 +27,13 @@ const BYTES: usize = 16 * 1024;
 /// Why a connection is closed whose token may do nothing any more.
 const TOKEN_ENDED: &str = "the token has expired or was revoked";
 
+/// The longest beginning of a handshake that is waited for, in bytes: it is read anew with each piece.
+const MAX_CUT: usize = 1024;
+
 /// How a dialect tells of one call.
 pub trait Voice {
-    /// The messages for lines, in their order.
-    fn lines(&self, batch: &Batch) -> Vec<String>;
+    /// Adds the messages for lines, in their order.
+    fn lines(&self, batch: &Batch, to: &mut Frames);
     /// The last message.
     fn ended(&self, row: &InvocationRow) -> String;
     /// The last message of a call of which nothing is known any more.
@@ -37,20 +41,20 @@ pub trait Voice {
 }
 
 /// Tells of a call until it has ended.
-pub async fn tell(mut tail: Tail, voice: impl Voice, sender: &mut Sender) -> Result<(), Gone> {
+pub async fn tell(mut tail: Tail, voice: impl Voice, sender: &Sender) -> Result<(), Gone> {
     loop {
         match tail.next(BYTES).await {
             Ok(Heard { batch, end }) => {
-                for message in voice.lines(&batch) {
-                    sender.text(message).await?;
+                if batch.skipped > 0 || !batch.lines.is_empty() {
+                    sender.send(|frames| voice.lines(&batch, frames)).await?;
                 }
                 if let Some(row) = end {
-                    return sender.text(voice.ended(&row)).await;
+                    return sender.text(&voice.ended(&row)).await;
                 }
             }
             Err(error @ Expired) => {
                 let problem = Problem::new(ErrorCode::InvocationNotFound, error.to_string());
-                return sender.text(voice.refused(&problem)).await;
+                return sender.text(&voice.refused(&problem)).await;
             }
         }
     }
@@ -120,10 +124,10 @@ impl Calls {
         let Started { live, unless_ended } = started;
         self.under_way.insert(key.clone(), live.cancel.clone());
         let tail = self.services.invoker().tail(live, 0);
-        let mut sender = self.sender.clone();
+        let sender = self.sender.clone();
         self.told.push(Box::pin(async move {
             // A client that is gone is noticed by the conversation.
-            let _ = tell(tail, voice, &mut sender).await;
+            let _ = tell(tail, voice, &sender).await;
             drop(unless_ended);
             key
         }));
@@ -197,7 +201,8 @@ async fn converse(sender: Sender, mut receiver: Receiver, services: Services, ca
                     Ok(())
                 }
                 Received::Pong => Ok(()),
-                Received::Closed => Err(End::Left),
+                Received::Closed => Err(End::Close(CloseCode::Normal, String::new())),
+                Received::Gone => Err(End::Left),
                 Received::Refused(code, why) => Err(End::Close(code, why)),
             },
             () = &mut handshake, if matches!(dialect, Dialect::Unknown(_)) => {
@@ -205,12 +210,12 @@ async fn converse(sender: Sender, mut receiver: Receiver, services: Services, ca
                 Err(End::Close(CloseCode::Policy, why))
             }
             () = closing.cancelled(), if calls.under_way.is_empty() => {
-                Err(farewell(&dialect, &mut calls).await)
+                Err(farewell(&dialect, &calls).await)
             }
             () = revoked.ended() => Err(End::Close(CloseCode::Policy, TOKEN_ENDED.into())),
             () = ping => {
                 match &dialect {
-                    Dialect::SignalR(_) if calls.sender.is_idle() => signalr::ping(&mut calls.sender).await,
+                    Dialect::SignalR(_) if calls.sender.is_idle() => signalr::ping(&calls.sender).await,
                     _ => {
                         calls.sender.ping();
                         Ok(())
@@ -224,9 +229,9 @@ async fn converse(sender: Sender, mut receiver: Receiver, services: Services, ca
     }
 }
 
-async fn farewell(dialect: &Dialect, calls: &mut Calls) -> End {
+async fn farewell(dialect: &Dialect, calls: &Calls) -> End {
     let why = "the server is stopping";
-    if matches!(dialect, Dialect::SignalR(_)) && signalr::close(&mut calls.sender, why, true).await.is_err() {
+    if matches!(dialect, Dialect::SignalR(_)) && signalr::close(&calls.sender, why, true).await.is_err() {
         return End::Left;
     }
     End::Close(CloseCode::Away, why.into())
@@ -244,7 +249,7 @@ async fn heard(dialect: &mut Dialect, text: String, calls: &mut Calls, max: usiz
                 *dialect = Dialect::SignalR(signalr);
                 return done;
             }
-            if text.len() <= max && (is_cut(&text) || signalr::is_handshake(&text)) {
+            if text.len() <= MAX_CUT && (is_cut(&text) || signalr::is_handshake(&text)) {
                 // A SignalR handshake may come in pieces, of which the last is its end alone.
                 *begun = text;
                 return Ok(());
@@ -262,7 +267,7 @@ fn is_cut(text: &str) -> bool {
 
 /// Follows one call on a connection of its own, from its line `from` on.
 pub async fn follow(
-    mut sender: Sender,
+    sender: Sender,
     mut receiver: Receiver,
     services: Services,
     caller: Caller,
@@ -271,14 +276,12 @@ pub async fn follow(
 ) {
     let hub = services.config().hub.clone();
     let closing = services.closing().clone();
-    let guard = sender.clone();
-    let mut pings = sender.clone();
     let is_here = tail.is_here();
-    let telling = tell(tail, voice, &mut sender);
+    let telling = tell(tail, voice, &sender);
     tokio::pin!(telling);
     let conversation = async {
         loop {
-            let ping = tokio::time::sleep_until(pings.said() + seconds(hub.ping_seconds));
+            let ping = tokio::time::sleep_until(sender.said() + seconds(hub.ping_seconds));
             tokio::select! {
                 told = &mut telling => {
                     return match told {
@@ -287,10 +290,11 @@ pub async fn follow(
                     };
                 }
                 received = receiver.next() => match received {
-                    Received::Ping(data) => pings.pong(&data),
+                    Received::Ping(data) => sender.pong(&data),
                     // There is nothing to be said to a tail.
                     Received::Text(_) | Received::Pong => {}
-                    Received::Closed => return End::Left,
+                    Received::Closed => return End::Close(CloseCode::Normal, String::new()),
+                    Received::Gone => return End::Left,
                     Received::Refused(code, why) => return End::Close(code, why),
                 },
                 // A call of this server ends before the server does, and is followed to its end.
@@ -298,16 +302,16 @@ pub async fn follow(
                     return End::Close(CloseCode::Away, "the server is stopping".into());
                 }
                 () = caller.ended() => return End::Close(CloseCode::Policy, TOKEN_ENDED.into()),
-                () = ping => pings.ping(),
+                () = ping => sender.ping(),
             }
         }
     };
     tokio::select! {
         end = conversation => {
             if let End::Close(code, why) = end {
-                guard.close(code, &why);
+                sender.close(code, &why);
             }
         }
-        () = guard.lost(seconds(hub.timeout_seconds)) => guard.abort(),
+        () = sender.lost(seconds(hub.timeout_seconds)) => sender.abort(),
     }
 }

@@ -8,6 +8,7 @@
 use actix_ws::CloseCode;
 
 use super::{
+    frames::Frames,
     session::{Calls, End, Voice},
     socket::Sender,
 };
@@ -21,7 +22,7 @@ mod messages;
 mod records;
 
 pub use messages::END;
-use messages::{Asked, completion, stream_item};
+use messages::{Asked, StreamItems, completion};
 use records::Records;
 
 /// Whether a message is a handshake, but for its end.
@@ -31,17 +32,17 @@ pub fn is_handshake(text: &str) -> bool {
 }
 
 /// Sends a ping.
-pub async fn ping(sender: &mut Sender) -> Result<(), End> {
-    Ok(sender.text(messages::ping()).await?)
+pub async fn ping(sender: &Sender) -> Result<(), End> {
+    Ok(sender.text(&messages::ping()).await?)
 }
 
 /// Tells that the connection is about to be closed.
-pub async fn close(sender: &mut Sender, why: &str, allow_reconnect: bool) -> Result<(), End> {
-    Ok(sender.text(messages::close(why, allow_reconnect)).await?)
+pub async fn close(sender: &Sender, why: &str, allow_reconnect: bool) -> Result<(), End> {
+    Ok(sender.text(&messages::close(why, allow_reconnect)).await?)
 }
 
 /// Tells why the connection is closed.
-async fn broken(sender: &mut Sender, code: CloseCode, why: String) -> Result<(), End> {
+async fn broken(sender: &Sender, code: CloseCode, why: String) -> Result<(), End> {
     close(sender, &why, false).await?;
     Err(End::Close(code, why))
 }
@@ -68,14 +69,14 @@ impl SignalR {
                 Ok(Some(record)) if self.agreed => answer(&record, calls).await?,
                 Ok(Some(record)) => {
                     let refusal = messages::agree(&record).err();
-                    calls.sender.text(messages::agreed(refusal.as_deref())).await?;
+                    calls.sender.text(&messages::agreed(refusal.as_deref())).await?;
                     if let Some(why) = refusal {
                         return Err(End::Close(CloseCode::Protocol, why));
                     }
                     self.agreed = true;
                 }
                 Ok(None) => return Ok(()),
-                Err(error) => return broken(&mut calls.sender, CloseCode::Size, error.to_string()).await,
+                Err(error) => return broken(&calls.sender, CloseCode::Size, error.to_string()).await,
             }
         }
     }
@@ -95,9 +96,9 @@ async fn answer(record: &str, calls: &mut Calls) -> Result<(), End> {
         }
         Asked::Close => return Err(End::Close(CloseCode::Normal, String::new())),
         Asked::Nothing => return Ok(()),
-        Asked::Broken(why) => return broken(&mut calls.sender, CloseCode::Protocol, why).await,
+        Asked::Broken(why) => return broken(&calls.sender, CloseCode::Protocol, why).await,
     };
-    Ok(calls.sender.text(completion(&id, Some(&error))).await?)
+    Ok(calls.sender.text(&completion(&id, Some(&error))).await?)
 }
 
 /// Starts a call.
@@ -109,28 +110,35 @@ async fn start(id: &str, mut fields: Fields, calls: &mut Calls) -> Result<(), Pr
     let payload = fields.take_any("payload")?.unwrap_or_default();
     let invocation = api::call::invocation(fields, payload, &calls.services, &calls.caller).await?;
     let started = calls.start(invocation);
-    calls.tell(id.to_owned(), started, StreamVoice(id.to_owned()));
+    calls.tell(id.to_owned(), started, StreamVoice(StreamItems::of(id)));
     Ok(())
 }
 
 /// Tells of the call of that id by the elements of a stream.
-struct StreamVoice(String);
+struct StreamVoice(StreamItems);
 
 impl Voice for StreamVoice {
-    fn lines(&self, batch: &Batch) -> Vec<String> {
-        let mut frame = String::new();
-        if batch.skipped > 0 {
-            frame.push_str(&stream_item(&self.0, &format!("[{} lines skipped]", batch.skipped)));
-        }
-        batch.lines.iter().for_each(|line| frame.push_str(&stream_item(&self.0, &line.line)));
-        if frame.is_empty() { vec![] } else { vec![frame] }
+    fn lines(&self, batch: &Batch, to: &mut Frames) {
+        to.text(|to| {
+            if batch.skipped > 0 {
+                self.0.write(&format!("[{} lines skipped]", batch.skipped), to);
+            }
+            batch.lines.iter().for_each(|line| self.0.write(&line.line, to));
+        });
     }
 
     fn ended(&self, row: &InvocationRow) -> String {
-        completion(&self.0, Problem::of_ended(row).map(|problem| problem.to_string()).as_deref())
+        completion(self.0.id(), Problem::of_ended(row).map(|problem| problem.to_string()).as_deref())
     }
 
     fn refused(&self, problem: &Problem) -> String {
-        completion(&self.0, Some(&problem.to_string()))
+        completion(self.0.id(), Some(&problem.to_string()))
     }
+}
+
+/// How often what may come is tried: a few times at every run, and as often as `PROPTEST_CASES` says for who
+/// has the time.
+#[cfg(test)]
+fn fuzzed() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(5000)
 }

@@ -1,63 +1,35 @@
 //! One WebSocket: messages in, and messages out no faster than its client reads them.
 //!
 //! What is on the way to a client that does not read is bounded: some text here, the web server's write
-//! buffer, and the kernel's send buffer, which is made small. Whoever has more to say waits.
+//! buffer, and what the kernel holds for it. Whoever has more to say waits.
+//!
+//! actix-ws shakes hands and reads. What is sent is framed here, straight into what the web server takes
+//! next: a line costs no channel, no allocation and no write of its own.
 
 use std::{
-    cell::Cell,
-    fmt,
-    os::fd::{AsRawFd, BorrowedFd, RawFd},
+    cell::{Cell, RefCell},
+    convert::Infallible,
+    fmt, mem,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use actix_web::{
     HttpRequest, HttpResponse,
     body::{BodySize, BoxBody, MessageBody},
-    dev::Extensions,
-    rt::net::TcpStream,
     web,
 };
-use actix_ws::{AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason, ProtocolError};
+use actix_ws::{AggregatedMessage, AggregatedMessageStream, CloseCode, ProtocolError};
 use bytes::Bytes;
-use futures_util::FutureExt;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::api::Problem;
+use super::frames::Frames;
+use crate::api::{Problem, connection};
 
-/// How many bytes of messages may wait to be written, before the one that is added.
+/// How many bytes of messages may wait to be written, before those that are added at once.
 const ROOM: usize = 16 * 1024;
-/// The kernel's send buffer of a WebSocket, in bytes; Linux doubles it. Left alone it grows to megabytes
-/// for a client that does not read.
-const SEND_BUFFER: usize = 16 * 1024;
-/// How long the kernel keeps a connection whose other end takes nothing, on any connection of the server:
-/// whoever vanished, or reads nothing for so long, is gone (RFC 5482).
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The connection's socket, for as long as the connection serves a request.
-#[derive(Debug, Clone, Copy)]
-struct Socket(RawFd);
-
-impl Socket {
-    /// Acts on the socket.
-    ///
-    /// # Safety
-    /// The connection must still be there: a request of it is being handled, or its response's body lives.
-    unsafe fn with<T>(self, act: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
-        // SAFETY: as the caller promises, the connection owns the descriptor and has not closed it.
-        act(unsafe { BorrowedFd::borrow_raw(self.0) })
-    }
-}
-
-/// Prepares a new connection.
-pub fn on_connect(stream: &TcpStream, data: &mut Extensions) {
-    let milliseconds = u32::try_from(TCP_USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
-    // Where the kernel has no such option, keep-alive and the hub's own time-out remain.
-    let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, milliseconds);
-    data.insert(Socket(stream.as_raw_fd()));
-}
 
 /// The connection is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,34 +44,33 @@ pub fn open(
     payload: web::Payload,
     max: usize,
 ) -> Result<(HttpResponse, Sender, Receiver), Problem> {
-    let (response, session, messages) = actix_ws::handle(request, payload)
+    let (response, _, messages) = actix_ws::handle(request, payload)
         .map_err(|error| Problem::invalid(format!("{} is for WebSockets: {error}", request.path())))?;
-    let socket = request.conn_data::<Socket>().copied();
-    if let Some(socket) = socket {
-        // SAFETY: the request is being handled.
-        let set = unsafe { socket.with(|fd| rustix::net::sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER)) };
-        if let Err(error) = set {
-            tracing::debug!(%error, "a send buffer keeps its size");
-        }
-    }
+    connection::bound(request);
     let flow = Rc::new(Flow {
-        unsent: Cell::new(0),
+        unsent: RefCell::default(),
+        finished: Cell::new(false),
+        writer: Cell::new(None),
         gone: Cell::new(false),
         heard: Cell::new(Instant::now()),
         said: Cell::new(Instant::now()),
         changed: Notify::new(),
-        socket,
+        socket: connection::Socket::of(request),
     });
     let body = flow.clone();
-    let response = response.map_body(|_, inner| BoxBody::new(Paced { inner, flow: body }));
+    let response = response.map_body(|_, inner| BoxBody::new(Outgoing { flow: body, _inner: inner }));
     let messages = messages.max_frame_size(max).aggregate_continuations().max_continuation_size(max);
-    Ok((response, Sender { session, flow: flow.clone() }, Receiver { messages, flow }))
+    Ok((response, Sender { hands: Rc::new(Hands(flow.clone())) }, Receiver { messages, flow }))
 }
 
 /// What both ends and the response's body know. All of them live on one thread.
 struct Flow {
-    /// Bytes that were handed over since the connection last took some.
-    unsent: Cell<usize>,
+    /// What the connection has not taken yet.
+    unsent: RefCell<Frames>,
+    /// Nothing comes after it.
+    finished: Cell<bool>,
+    /// What waits for more of it.
+    writer: Cell<Option<Waker>>,
     gone: Cell<bool>,
     /// When the client last sent anything, or took what was held up.
     heard: Cell<Instant>,
@@ -107,87 +78,131 @@ struct Flow {
     said: Cell<Instant>,
     /// The connection took what there was, or is gone.
     changed: Notify,
-    socket: Option<Socket>,
+    socket: Option<connection::Socket>,
+}
+
+impl Flow {
+    fn waiting(&self) -> usize {
+        self.unsent.borrow().len()
+    }
+
+    fn put(&self, write: impl FnOnce(&mut Frames)) {
+        if !self.finished.get() {
+            write(&mut self.unsent.borrow_mut());
+            self.wake();
+        }
+    }
+
+    fn finish(&self) {
+        self.finished.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+}
+
+/// Whoever may still send; when the last is gone, so is the connection.
+struct Hands(Rc<Flow>);
+
+impl Drop for Hands {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
 }
 
 /// The way out. A clone is another hand on the same.
 #[derive(Clone)]
 pub struct Sender {
-    session: actix_ws::Session,
-    flow: Rc<Flow>,
+    hands: Rc<Hands>,
 }
 
 impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sender").field("unsent", &self.flow.unsent.get()).finish_non_exhaustive()
+        f.debug_struct("Sender").field("waiting", &self.flow().waiting()).finish_non_exhaustive()
     }
 }
 
 impl Sender {
+    fn flow(&self) -> &Flow {
+        &self.hands.0
+    }
+
+    /// Sends what `write` adds, as soon as there is room for it.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn send(&self, write: impl FnOnce(&mut Frames)) -> Result<(), Gone> {
+        let flow = self.flow();
+        while flow.waiting() >= ROOM && !flow.gone.get() {
+            flow.changed.notified().await;
+        }
+        if flow.gone.get() {
+            return Err(Gone);
+        }
+        flow.said.set(Instant::now());
+        flow.put(write);
+        Ok(())
+    }
+
     /// Sends a message as soon as there is room for it.
     ///
     /// # Errors
     /// When the connection is gone.
-    pub async fn text(&mut self, text: String) -> Result<(), Gone> {
-        while self.flow.unsent.get() >= ROOM && !self.flow.gone.get() {
-            self.flow.changed.notified().await;
-        }
-        if self.flow.gone.get() {
-            return Err(Gone);
-        }
-        self.flow.unsent.set(self.flow.unsent.get() + text.len());
-        self.flow.said.set(Instant::now());
-        self.session.text(text).await.map_err(|_| Gone)
+    pub async fn text(&self, text: &str) -> Result<(), Gone> {
+        self.send(|frames| frames.text(|to| to.extend_from_slice(text.as_bytes()))).await
     }
 
     /// Sends a ping of the WebSocket protocol, unless something else is on its way anyhow.
-    pub fn ping(&mut self) {
+    pub fn ping(&self) {
         if self.is_idle() {
-            // Where there is no room after all, the client has something to read.
-            let _ = self.session.ping(b"").now_or_never();
+            self.flow().put(Frames::ping);
         }
-        self.flow.said.set(Instant::now());
+        self.flow().said.set(Instant::now());
     }
 
     /// Answers a ping, unless the client does not read its answers.
-    pub fn pong(&mut self, data: &[u8]) {
-        if self.flow.unsent.get() < ROOM {
-            self.flow.unsent.set(self.flow.unsent.get() + data.len());
-            let _ = self.session.pong(data).now_or_never();
+    pub fn pong(&self, data: &[u8]) {
+        if self.flow().waiting() < ROOM {
+            self.flow().put(|frames| frames.pong(data));
         }
     }
 
     /// Ends the conversation (RFC 6455, section 7), where the client still listens.
-    pub fn close(self, code: CloseCode, why: &str) {
-        let reason = CloseReason { code, description: Some(why.to_owned()) };
-        let _ = self.session.close(Some(reason)).now_or_never();
+    pub fn close(&self, code: CloseCode, why: &str) {
+        self.flow().put(|frames| frames.close(code, why));
+        self.flow().finish();
     }
 
     /// Breaks the connection off: for a client that shows no sign of life.
     pub fn abort(&self) {
-        if let (false, Some(socket)) = (self.flow.gone.get(), self.flow.socket) {
+        if let (false, Some(socket)) = (self.flow().gone.get(), self.flow().socket) {
             // SAFETY: the response's body lives, else it would have said that it is gone.
-            let _ = unsafe { socket.with(|fd| rustix::net::shutdown(fd, rustix::net::Shutdown::Both)) };
+            unsafe { socket.abort() };
         }
     }
 
     /// Whether nothing waits to be written.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.flow.unsent.get() == 0
+        self.flow().waiting() == 0
     }
 
     /// When something was last sent.
     #[must_use]
     pub fn said(&self) -> Instant {
-        self.flow.said.get()
+        self.flow().said.get()
     }
 
     /// Waits until the client has sent nothing for `limit`, or the connection is gone.
     pub async fn lost(&self, limit: Duration) {
+        let flow = self.flow();
         let silent = async {
             loop {
-                let until = self.flow.heard.get() + limit;
+                let until = flow.heard.get() + limit;
                 if until <= Instant::now() {
                     return;
                 }
@@ -195,8 +210,8 @@ impl Sender {
             }
         };
         let gone = async {
-            while !self.flow.gone.get() {
-                self.flow.changed.notified().await;
+            while !flow.gone.get() {
+                flow.changed.notified().await;
             }
         };
         tokio::select! {
@@ -215,8 +230,10 @@ pub enum Received {
     Ping(Bytes),
     /// A sign of life.
     Pong,
-    /// The end; nothing comes after it.
+    /// The client closes the conversation, and is to be answered in kind.
     Closed,
+    /// The client is gone.
+    Gone,
     /// What is not allowed: with how to close, and why.
     Refused(CloseCode, String),
 }
@@ -239,7 +256,8 @@ impl Receiver {
         let received = self.messages.recv().await;
         self.flow.heard.set(Instant::now());
         match received {
-            None | Some(Ok(AggregatedMessage::Close(_))) => Received::Closed,
+            None => Received::Gone,
+            Some(Ok(AggregatedMessage::Close(_))) => Received::Closed,
             Some(Ok(AggregatedMessage::Text(text))) => Received::Text(text.into()),
             // The text protocols here may come in binary frames too: .NET clients send them so.
             Some(Ok(AggregatedMessage::Binary(bytes))) => match String::from_utf8(bytes.into()) {
@@ -249,42 +267,47 @@ impl Receiver {
             Some(Ok(AggregatedMessage::Ping(data))) => Received::Ping(data),
             Some(Ok(AggregatedMessage::Pong(_))) => Received::Pong,
             Some(Err(ProtocolError::Overflow)) => Received::Refused(CloseCode::Size, "the message is too large".into()),
-            Some(Err(ProtocolError::Io(_))) => Received::Closed,
+            Some(Err(ProtocolError::Io(_))) => Received::Gone,
             Some(Err(error)) => Received::Refused(CloseCode::Protocol, error.to_string()),
         }
     }
 }
 
-/// The response's body, which tells when the connection takes more.
-struct Paced {
-    inner: BoxBody,
+/// The response's body: what is to be sent, as the connection takes it.
+struct Outgoing {
     flow: Rc<Flow>,
+    /// The body that actix-ws made tells, when it goes, the stream of messages that the connection is gone.
+    _inner: BoxBody,
 }
 
-impl MessageBody for Paced {
-    type Error = <BoxBody as MessageBody>::Error;
+impl MessageBody for Outgoing {
+    type Error = Infallible;
 
     fn size(&self) -> BodySize {
-        self.inner.size()
+        BodySize::Stream
     }
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.inner).poll_next(context);
-        if polled.is_ready() {
-            if this.flow.unsent.get() >= ROOM {
-                // What was held up moves again: a client that reads slowly is alive, though its answer to a
-                // ping is behind all that it has not read yet.
-                this.flow.heard.set(Instant::now());
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        let flow = &self.flow;
+        let frames = mem::take(&mut *flow.unsent.borrow_mut());
+        if frames.len() == 0 {
+            if flow.finished.get() {
+                return Poll::Ready(None);
             }
-            this.flow.unsent.set(0);
-            this.flow.changed.notify_waiters();
+            flow.writer.set(Some(context.waker().clone()));
+            return Poll::Pending;
         }
-        polled
+        if frames.len() >= ROOM {
+            // What was held up moves again: a client that reads slowly is alive, though its answer to a
+            // ping is behind all that it has not read yet.
+            flow.heard.set(Instant::now());
+            flow.changed.notify_waiters();
+        }
+        Poll::Ready(Some(Ok(frames.into())))
     }
 }
 
-impl Drop for Paced {
+impl Drop for Outgoing {
     fn drop(&mut self) {
         self.flow.gone.set(true);
         self.flow.changed.notify_waiters();

@@ -24,12 +24,18 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How often its server is asked to keep the row up.
 const ASK: Duration = Duration::from_secs(1);
 
+/// How soon after a follower had all that was printed it may be given more: a guest that prints line upon line
+/// wakes nobody for each of them, and what comes is sent together. A line after a silence goes at once.
+const BREATH: Duration = Duration::from_millis(1);
+
 /// A follower's place in the output of one call.
 #[derive(Debug)]
 pub struct Tail {
     source: Source,
     next: u64,
     node: Arc<str>,
+    /// When it had all there was.
+    had_all: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -55,11 +61,11 @@ pub struct Expired;
 
 impl Tail {
     pub(super) fn live(live: Arc<Live>, for_caller: bool, next: u64, node: Arc<str>) -> Self {
-        Self { source: Source::Live(live, for_caller), next, node }
+        Self { source: Source::Live(live, for_caller), next, node, had_all: None }
     }
 
     pub(super) fn mirror(mirror: Arc<Mirror>, next: u64, node: Arc<str>) -> Self {
-        Self { source: Source::Mirror(mirror), next, node }
+        Self { source: Source::Mirror(mirror), next, node, had_all: None }
     }
 
     /// Whether the call is one of this server.
@@ -68,17 +74,36 @@ impl Tail {
         matches!(self.source, Source::Live(..))
     }
 
+    fn console(&self) -> &Console {
+        match &self.source {
+            Source::Live(live, _) => &live.console,
+            Source::Mirror(mirror) => &mirror.console,
+        }
+    }
+
+    /// Whether the call has ended, with fewer lines than the follower says that it has had.
+    #[must_use]
+    pub fn is_past_end(&self) -> bool {
+        let console = self.console();
+        console.read(self.next, 0).ended && self.next > console.printed()
+    }
+
     /// Waits for the next lines, about `max` bytes of them at most, or for the end. Safe to drop at any
     /// point.
     ///
     /// # Errors
     /// When nothing is known of the call any more.
     pub async fn next(&mut self, max: usize) -> Result<Heard, Expired> {
-        let console = match &self.source {
-            Source::Live(live, _) => &live.console,
-            Source::Mirror(mirror) => &mirror.console,
-        };
+        let console = self.console();
         let mut batch = console.next(self.next, max).await;
+        let breath = self.had_all.map_or(Duration::ZERO, |at| BREATH.saturating_sub(at.elapsed()));
+        if batch.all && !batch.ended && !breath.is_zero() {
+            tokio::select! {
+                () = tokio::time::sleep(breath) => {}
+                () = console.over() => {}
+            }
+            batch = console.read(self.next, max);
+        }
         if let Source::Live(live, for_caller) = &self.source {
             batch.lines = sealed(batch.lines, live.seal(*for_caller));
         }
@@ -91,6 +116,7 @@ impl Tail {
             (Source::Mirror(mirror), true) => Some(mirror.end().await.ok_or(Expired)?),
         };
         self.next = batch.next();
+        self.had_all = batch.all.then(Instant::now);
         Ok(Heard { batch, end })
     }
 }

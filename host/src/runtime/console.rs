@@ -30,6 +30,8 @@ pub struct Console {
     /// however many listen.
     first: Notify,
     changed: Notify,
+    /// Wakes all who wait for the end alone.
+    over: Notify,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,8 @@ pub struct Batch {
     pub first: u64,
     /// The lines, in order.
     pub lines: Vec<Arc<OutputLine>>,
+    /// Whether they are all that was printed so far.
+    pub all: bool,
     /// Whether nothing will come after them.
     pub ended: bool,
 }
@@ -79,7 +83,7 @@ impl Console {
             partial: [Vec::new(), Vec::new()],
             ended: false,
         };
-        Self { ring: Mutex::new(ring), first: Notify::new(), changed: Notify::new() }
+        Self { ring: Mutex::new(ring), first: Notify::new(), changed: Notify::new(), over: Notify::new() }
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
@@ -113,6 +117,16 @@ impl Console {
         ring.ended = true;
         drop(ring);
         self.first.notify_one();
+        self.over.notify_waiters();
+    }
+
+    /// Waits for the end of the output. Safe to drop at any point.
+    pub async fn over(&self) {
+        let mut over = std::pin::pin!(self.over.notified());
+        over.as_mut().enable();
+        if !self.ring().ended {
+            over.await;
+        }
     }
 
     /// What there is from line `from` on, at once: at least a line where there is one, and no further
@@ -130,7 +144,7 @@ impl Console {
         });
         let lines: Vec<_> = fitting.cloned().collect();
         let reached = first.saturating_add(lines.len() as u64) >= ring.end();
-        Batch { skipped: first - from, first, lines, ended: ring.ended && reached }
+        Batch { skipped: first - from, first, lines, all: reached, ended: ring.ended && reached }
     }
 
     /// As [`read`](Self::read), but waits until there is something to read, or the end. Safe to drop at
@@ -194,6 +208,17 @@ impl Console {
     }
 }
 
+/// Where a line that is too long is cut: before a character that would be cut in two.
+fn cut(line: &[u8]) -> usize {
+    let last = line.get(..MAX_LINE_BYTES).unwrap_or(line);
+    // A character of UTF-8 has at most four bytes: a first one, and others that begin with the bits 10.
+    let first = last.iter().rev().take(4).position(|byte| byte & 0xc0 != 0x80).unwrap_or(0);
+    let at = last.len().saturating_sub(first + 1);
+    let whole = std::str::from_utf8(last.get(at..).unwrap_or_default())
+        .map_or_else(|error| error.error_len().is_some(), |_| true);
+    if whole { last.len() } else { at }
+}
+
 /// What a kept line costs, in bytes.
 fn cost(line: &OutputLine) -> usize {
     line.line.len() + LINE_COST
@@ -219,21 +244,25 @@ impl Ring {
         }
         let at = Utc::now();
         while !bytes.is_empty() {
-            let room = MAX_LINE_BYTES.saturating_sub(self.partial_of(stream).len());
-            let window = bytes.get(..room).unwrap_or(bytes);
+            let begun = self.partial_of(stream).len();
+            // A line of just the greatest length still has its end in here.
+            let window = bytes.get(..=MAX_LINE_BYTES.saturating_sub(begun)).unwrap_or(bytes);
             let newline = window.iter().position(|byte| *byte == b'\n');
-            let (piece, rest) = bytes.split_at(newline.unwrap_or(window.len()));
-            let full = newline.is_some() || piece.len() == room;
-            if full && self.partial_of(stream).is_empty() {
+            let piece = window.get(..newline.unwrap_or(window.len())).unwrap_or(window);
+            bytes = bytes.get(piece.len() + usize::from(newline.is_some())..).unwrap_or_default();
+            let too_long = begun + piece.len() > MAX_LINE_BYTES;
+            if begun == 0 && newline.is_some() {
                 self.push(stream, piece, at);
-            } else {
-                self.partial_of(stream).extend_from_slice(piece);
-                if full {
-                    let line = std::mem::take(self.partial_of(stream));
-                    self.push(stream, &line, at);
-                }
+                continue;
             }
-            bytes = if newline.is_some() { rest.get(1..).unwrap_or_default() } else { rest };
+            self.partial_of(stream).extend_from_slice(piece);
+            if newline.is_some() || too_long {
+                let mut line = std::mem::take(self.partial_of(stream));
+                if too_long {
+                    *self.partial_of(stream) = line.split_off(cut(&line));
+                }
+                self.push(stream, &line, at);
+            }
         }
     }
 
@@ -255,12 +284,12 @@ impl Ring {
         0
     }
 
-    /// Counts whole lines that nobody will see, as [`write`](Self::write) would cut them.
+    /// Counts whole lines that nobody will see, about as [`write`](Self::write) would cut them.
     fn skip(&mut self, stream: Stream, lines: &[u8]) {
         let mut begun = std::mem::take(self.partial_of(stream)).len();
         let mut count = 0;
         for line in lines.strip_suffix(b"\n").unwrap_or(lines).split(|byte| *byte == b'\n') {
-            count += 1 + ((begun + line.len()) / MAX_LINE_BYTES) as u64;
+            count += 1 + ((begun + line.len()).saturating_sub(1) / MAX_LINE_BYTES) as u64;
             begun = 0;
         }
         self.first = self.end() + count;
@@ -317,6 +346,28 @@ mod tests {
         let lines = texts(&console);
         assert_eq!(lines.iter().map(String::len).collect::<Vec<_>>(), [MAX_LINE_BYTES, MAX_LINE_BYTES, 5]);
         assert_eq!(lines.concat(), text);
+    }
+
+    #[test]
+    fn a_line_of_the_greatest_length_is_one_and_no_character_is_cut_in_two() {
+        for piece in [1, 1000, usize::MAX] {
+            let console = Console::new(10_000_000);
+            let longest = "x".repeat(MAX_LINE_BYTES);
+            // Characters of one to four bytes at the cut, and what is no character.
+            let texts =
+                ["", "a", "\u{e9}", "\u{20ac}", "\u{1f980}"].map(|tail| "y".repeat(MAX_LINE_BYTES - 2) + tail + "zz");
+            for text in [&longest, &longest].into_iter().chain(&texts) {
+                format!("{text}\n").as_bytes().chunks(piece).for_each(|bytes| console.write(Stream::Stdout, bytes));
+            }
+            console.write(Stream::Stdout, &vec![0xbf; MAX_LINE_BYTES + 1]);
+            console.end();
+            let lines = self::texts(&console);
+            assert_eq!(lines.get(..2), Some(&[longest.clone(), longest][..]));
+            assert_eq!(lines.get(2..11).map(<[_]>::concat), Some(texts.concat()));
+            assert!(lines.iter().skip(2).take(9).all(|line| line.len() <= MAX_LINE_BYTES && !line.is_empty()));
+            let rest: Vec<_> = lines.iter().skip(11).map(|line| line.chars().count()).collect();
+            assert_eq!(rest, [MAX_LINE_BYTES, 1]);
+        }
     }
 
     #[test]

@@ -5,7 +5,10 @@ use std::{any::Any, net::IpAddr};
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::{dev::Extensions, rt::net::TcpStream};
 
-use crate::{api::ClientToken, hub, state::State};
+use crate::{
+    api::{ClientToken, connection},
+    state::State,
+};
 
 /// Prepares a connection: for the web server, which calls it with each, after TLS where there is TLS.
 pub fn on_connect(state: &State, connection: &dyn Any, data: &mut Extensions) {
@@ -27,5 +30,5 @@ pub fn on_connect(state: &State, connection: &dyn Any, data: &mut Extensions) {
     {
         data.insert(ClientToken(token.to_owned()));
     }
-    hub::on_connect(stream, data);
+    connection::on_connect(stream, data);
 }

@@ -45,6 +45,11 @@ impl Socket {
         timeout(PATIENCE, self.0.send(Message::text(text))).await.expect("in time").expect("sent");
     }
 
+    /// Begins to close the connection.
+    pub async fn close(&mut self) {
+        timeout(PATIENCE, self.0.close(None)).await.expect("in time").expect("sent");
+    }
+
     pub async fn send_json(&mut self, message: Value) {
         self.send(message.to_string()).await;
     }

@@ -23,56 +23,75 @@ fn age(line: &str) -> Duration {
     now.saturating_sub(Duration::from_micros(printed))
 }
 
-/// Most lines come at once. A machine that is busy with other things may hold up some, so the bound for all
-/// of them is a generous one.
-fn check(dialect: &str, mut ages: Vec<Duration>) {
-    assert_eq!(ages.len(), 30, "{dialect}");
-    ages.sort();
-    println!("{dialect}: median {:?}, last {:?}", ages[15], ages[29]);
-    assert!(ages[15] < Duration::from_millis(50) && ages[29] < Duration::from_secs(2), "{dialect}: {ages:?}");
-}
+/// How late a line may be.
+const SOON: Duration = Duration::from_millis(50);
 
+/// Whoever shares the machine may hold up a line; so that each is in time has to be seen once in a few tries.
 #[tokio::test]
 async fn a_line_reaches_every_kind_of_listener_at_once() {
     let server = Arc::new(Server::start(""));
     server.push("ticks.wasm").await;
     server.push("exe-ticks").await;
     for name in ["ticks", "exe-ticks"] {
-        let payload = json!({ "count": 30, "everyMs": 100 });
-        let mut listeners = JoinSet::new();
-        let mut signalr = SignalR::connect(&server).await;
-        signalr.stream("1", json!([name, "dev", "", payload])).await;
-        listeners.spawn(async move {
-            let mut ages = Vec::new();
-            while let Some(line) = signalr.message().await["item"].as_str() {
-                ages.push(age(line));
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let late = late(&server, name).await;
+            if late.is_empty() {
+                break;
             }
-            ("SignalR", ages)
-        });
-        let mut plain = Socket::connect(&server, "/functions").await;
-        plain.send_json(json!({ "functionName": name, "lane": "dev", "payload": payload })).await;
-        listeners.spawn(async move { ("plain", ages(plain).await) });
-        let id = server.start_call(name, payload).await;
-        let tail = Socket::connect(&server, &format!("/api/invocations/{id}/tail")).await;
-        listeners.spawn(async move { ("tail", ages(tail).await) });
-        let events = server.client.get(server.url(&format!("/api/invocations/{id}/output")));
-        let mut events = events.header("Accept", "text/event-stream").send().await.expect("an answer").bytes_stream();
+            assert!(tries < 5, "{late:?}");
+        }
+    }
+}
+
+/// Those dialects in which a line of a call was late, and how much.
+async fn late(server: &Arc<Server>, name: &'static str) -> Vec<(&'static str, Duration)> {
+    let payload = json!({ "count": 30, "everyMs": 100 });
+    let mut listeners = JoinSet::new();
+    let mut signalr = SignalR::connect(server).await;
+    signalr.stream("1", json!([name, "dev", "", payload])).await;
+    listeners.spawn(async move {
+        let mut ages = Vec::new();
+        while let Some(line) = signalr.message().await["item"].as_str() {
+            ages.push(age(line));
+        }
+        ("SignalR", ages)
+    });
+    let mut plain = Socket::connect(server, "/functions").await;
+    plain.send_json(json!({ "functionName": name, "lane": "dev", "payload": payload })).await;
+    listeners.spawn(async move { ("plain", ages(plain).await) });
+    let id = server.start_call(name, payload).await;
+    let tail = Socket::connect(server, &format!("/api/invocations/{id}/tail")).await;
+    listeners.spawn(async move { ("tail", ages(tail).await) });
+    for (dialect, accept) in [("server-sent events", "text/event-stream"), ("plain text", "text/plain")] {
+        let output = server.client.get(server.url(&format!("/api/invocations/{id}/output")));
+        let mut output = output.header("Accept", accept).send().await.expect("an answer").bytes_stream();
         listeners.spawn(async move {
             let mut ages = Vec::new();
-            while let Some(part) = events.next().await {
+            while let Some(part) = output.next().await {
                 let part = String::from_utf8(part.expect("a part").into()).expect("text");
+                if accept == "text/plain" {
+                    ages.extend(part.lines().map(age));
+                    continue;
+                }
                 for data in part.lines().filter_map(|line| line.strip_prefix("data: ")) {
                     let data: Value = serde_json::from_str(data).expect("JSON");
                     ages.extend(data["line"].as_str().map(age));
                 }
             }
-            ("server-sent events", ages)
+            (dialect, ages)
         });
-        while let Some(listener) = listeners.join_next().await {
-            let (dialect, ages) = listener.expect("it listens");
-            check(&format!("{name}, {dialect}"), ages);
-        }
     }
+    let mut late = Vec::new();
+    while let Some(listener) = listeners.join_next().await {
+        let (dialect, mut ages) = listener.expect("it listens");
+        assert_eq!(ages.len(), 30, "{name}, {dialect}");
+        ages.sort();
+        println!("{name}, {dialect}: median {:?}, last {:?}", ages[15], ages[29]);
+        late.extend((ages[29] > SOON).then_some((dialect, ages[29])));
+    }
+    late
 }
 
 async fn ages(mut socket: Socket) -> Vec<Duration> {
@@ -87,10 +106,16 @@ async fn ages(mut socket: Socket) -> Vec<Duration> {
     }
 }
 
+/// What is printed in a flood: by default some MB, many times what may be held; as many lines as the variable
+/// `SHARPFAAS_TEST_FLOOD_LINES` says for who has the time (of 100 bytes each).
+fn flood_lines() -> u64 {
+    std::env::var("SHARPFAAS_TEST_FLOOD_LINES").ok().and_then(|lines| lines.parse().ok()).unwrap_or(200_000)
+}
+
 /// Memory stays where it was, and who reads slowly is told what it missed and hears the end.
 #[tokio::test]
 async fn a_flood_is_bounded_however_many_listen() {
-    let server = Arc::new(Server::start("[limits]\ndeadline_seconds = 100"));
+    let server = Arc::new(Server::start("[limits]\ndeadline_seconds = 1000"));
     server.push("flood-output.wasm").await;
     server.push("exe-flood").await;
     // What a program prints is its result, which has a bound of its own.
@@ -98,60 +123,98 @@ async fn a_flood_is_bounded_however_many_listen() {
         server.run(name, json!(1000)).await;
         let idle = server.resident();
         for listeners in [0, 1, 100] {
-            // 50 MB, many times what may be held.
-            let id = server.start_call(name, json!(500_000)).await;
-            let mut slow = Vec::new();
-            for _ in 0..listeners {
-                slow.push(Socket::connect(&server, &format!("/api/invocations/{id}/tail")).await);
-            }
-            let mut peak = 0;
-            loop {
-                peak = peak.max(server.resident());
-                let (_, call) = server.get(&format!("/api/invocations/{id}")).await;
-                if call["status"] != "running" && call["status"] != "queued" {
-                    assert_eq!(call["status"], ends, "{}", call["error"]);
-                    break;
-                }
-                // Each reads a message now and then.
-                for socket in &mut slow {
-                    socket.text().await;
-                }
-            }
-            for mut socket in slow {
-                let events = socket.events().await;
-                assert!(events.iter().any(|event| event["event"] == "skipped"));
-                assert_eq!(lines(&events).last(), Some(&&*format!("{:099}", 499_999)));
-            }
-            let grown = peak.saturating_sub(idle) / MIB;
-            println!("{name}, {listeners} listeners: {} MiB idle, {grown} MiB more", idle / MIB);
-            assert!(grown < 50, "{name}, {listeners} listeners: {grown} MiB more than {}", idle / MIB);
+            flood(&server, name, ends, listeners, idle).await;
         }
     }
 }
 
+async fn flood(server: &Server, name: &str, ends: &str, listeners: usize, idle: u64) {
+    let lines = flood_lines();
+    let started = Instant::now();
+    let id = server.start_call(name, json!(lines)).await;
+    let mut slow = Vec::new();
+    for _ in 0..listeners {
+        slow.push(Socket::connect(server, &format!("/api/invocations/{id}/tail")).await);
+    }
+    let mut peak = 0;
+    let took = loop {
+        peak = peak.max(server.resident());
+        let (_, page) = server.get("/api/invocations?status=running").await;
+        if page["invocations"].as_array().is_some_and(Vec::is_empty) {
+            break started.elapsed();
+        }
+        // One of them reads a message now and then.
+        if let Some(socket) = slow.first_mut() {
+            socket.text().await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(server.ended(&id).await["status"], ends);
+    let last = format!("{:099}", lines - 1);
+    // The rest is read by all of them at once, for whoever reads nothing for long is taken to be gone.
+    let mut readers = JoinSet::new();
+    for mut socket in slow {
+        readers.spawn(async move { socket.events().await });
+    }
+    while let Some(events) = readers.join_next().await {
+        let events = events.expect("it reads");
+        assert!(events.iter().any(|event| event["event"] == "skipped"));
+        assert_eq!(self::lines(&events).last(), Some(&&*last));
+        let told: u64 = events.iter().map(|event| event["lines"].as_u64().unwrap_or(0)).sum();
+        let heard = events.iter().filter(|event| event["event"] == "output").count() as u64;
+        // But for those that were read while it ran.
+        assert!(told + heard <= lines, "{told} and {heard} of {lines}");
+    }
+    let grown = peak.saturating_sub(idle) / MIB;
+    println!("{name}, {lines} lines, {listeners} listeners: {took:.1?}, {} MiB idle, {grown} MiB more", idle / MIB);
+    assert!(grown < 50, "{name}, {listeners} listeners: {grown} MiB more than {}", idle / MIB);
+}
+
+/// More than a thousand are only what this process can hold open.
 #[tokio::test]
-async fn hundreds_of_tails_hear_every_line() {
-    const LISTENERS: usize = 500;
+async fn thousands_of_tails_hear_every_line() {
+    let listeners = std::env::var("SHARPFAAS_TEST_TAILS").ok().and_then(|n| n.parse().ok()).unwrap_or(1000);
+    raise_descriptors();
     let server = Arc::new(Server::start(""));
     server.push("ticks.wasm").await;
-    // Begins to print when all are there.
-    let id = server.start_call("ticks", json!({ "count": 101, "everyMs": 20 })).await;
-    let ready = Arc::new(Barrier::new(LISTENERS));
-    let mut listeners = JoinSet::new();
-    for _ in 0..LISTENERS {
-        let (server, id, ready) = (server.clone(), id.clone(), ready.clone());
-        listeners.spawn(async move {
-            let mut socket = Socket::connect(&server, &format!("/api/invocations/{id}/tail")).await;
+    // All are there before the second line.
+    let id = server.start_call("ticks", json!({ "count": 101, "everyMs": 20, "pauseMs": 15_000 })).await;
+    let before = server.resident();
+    let ready = Arc::new(Barrier::new(listeners));
+    let (connected, mut connections) = tokio::sync::mpsc::channel(listeners);
+    let mut tails = JoinSet::new();
+    for _ in 0..listeners {
+        let mut socket = Socket::connect(&server, &format!("/api/invocations/{id}/tail")).await;
+        let (ready, connected) = (ready.clone(), connected.clone());
+        tails.spawn(async move {
+            let first = socket.json().await;
+            connected.send(()).await.expect("somebody waits");
             ready.wait().await;
-            socket.events().await
+            let mut numbers: Vec<_> = first["number"].as_u64().into_iter().collect();
+            loop {
+                let event = socket.json().await;
+                match event["event"].as_str() {
+                    Some("output") => numbers.extend(event["number"].as_u64()),
+                    Some("completed") => return numbers,
+                    _ => panic!("{event}"),
+                }
+            }
         });
     }
-    let started = Instant::now();
-    while let Some(events) = listeners.join_next().await {
-        let events = events.expect("it listens");
-        let numbers: Vec<_> = events.iter().filter_map(|event| event["number"].as_u64()).collect();
-        assert_eq!(numbers, (0..101).collect::<Vec<_>>());
-        assert!(events.iter().all(|event| event["event"] != "skipped"));
+    for _ in 0..listeners {
+        connections.recv().await.expect("it connects");
     }
-    println!("{LISTENERS} listeners had it after {:?}", started.elapsed());
+    let each = server.resident().saturating_sub(before) / listeners as u64;
+    let started = Instant::now();
+    while let Some(numbers) = tails.join_next().await {
+        assert_eq!(numbers.expect("it listens"), (0..101).collect::<Vec<_>>());
+    }
+    println!("{listeners} idle tails: {each} bytes each; they had all after {:?}", started.elapsed());
+}
+
+/// As many as the system lets this process have.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }

@@ -1,16 +1,17 @@
 #!/bin/bash
-# Clients of others for tests: jose from npm, jwcrypto and schemathesis from PyPI.
+# Clients of others for tests: jose and SignalR's from npm, jwcrypto, pysignalr and schemathesis from PyPI, Chromium
+# from Debian.
 #
 #   clients.sh make DIR    installs them into DIR, and prints SHARPFAAS_TEST_CLIENTS=DIR
 #
-# Installs Debian's packages where node or Python's venv is missing and the user is root.
+# Installs Debian's packages where node, Chromium or Python's venv is missing and the user is root.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../clients" && pwd)
 [ "${1:-}" = make ] && [ -n "${2:-}" ] || { echo "usage: $0 make DIR" >&2; exit 2; }
 mkdir -p "$2"
 to=$(cd "$2" && pwd)
 missing=()
-for pair in node:nodejs npm:npm python3:python3-venv; do
+for pair in node:nodejs npm:npm python3:python3-venv chromium:chromium; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
 if [ ${#missing[@]} != 0 ]; then

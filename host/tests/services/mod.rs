@@ -4,4 +4,5 @@ mod clients;
 mod ftp;
 mod jobs;
 mod postgres;
+mod signalr;
 mod tokens;

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::api::Fields;
+use crate::api::{Fields, line};
 
 /// What ends a record.
 pub const END: char = '\u{1e}';
@@ -23,8 +23,7 @@ const MAX_ID: usize = 128;
 pub mod kind {
     /// A call that is answered once.
     pub const INVOCATION: u64 = 1;
-    /// One element of a stream.
-    pub const STREAM_ITEM: u64 = 2;
+    // One element of a stream is 2: see `StreamItems`.
     /// The end of a call.
     pub const COMPLETION: u64 = 3;
     /// A call that is answered by a stream.
@@ -167,8 +166,6 @@ struct Outgoing<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     invocation_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    item: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     allow_reconnect: Option<bool>,
@@ -192,10 +189,37 @@ pub fn agreed(error: Option<&str>) -> String {
     record(&Answer { error })
 }
 
-/// An element of a call's stream.
-#[must_use]
-pub fn stream_item(id: &str, item: &str) -> String {
-    record(&Outgoing { kind: kind::STREAM_ITEM, invocation_id: Some(id), item: Some(item), ..Outgoing::default() })
+/// The elements of a call's stream.
+#[derive(Debug)]
+pub struct StreamItems {
+    id: String,
+    /// What stands before each.
+    head: Vec<u8>,
+}
+
+impl StreamItems {
+    /// Those of the call of that id.
+    #[must_use]
+    pub fn of(id: &str) -> Self {
+        let mut head = b"{\"type\":2,\"invocationId\":".to_vec();
+        line::string(id, &mut head);
+        head.extend_from_slice(b",\"item\":");
+        Self { id: id.to_owned(), head }
+    }
+
+    /// The call's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Writes the record of one.
+    pub fn write(&self, item: &str, to: &mut Vec<u8>) {
+        to.extend_from_slice(&self.head);
+        line::string(item, to);
+        to.push(b'}');
+        to.extend_from_slice(END.encode_utf8(&mut [0; 4]).as_bytes());
+    }
 }
 
 /// The end of a call, with why where it failed.

@@ -1,0 +1,87 @@
+//! What is done to connections: that ones which vanished end, and that ones which don't read cost little.
+
+use std::{
+    mem,
+    os::fd::{AsRawFd, BorrowedFd, RawFd},
+    time::Duration,
+};
+
+use actix_web::{HttpRequest, dev::Extensions, rt::net::TcpStream};
+use rustix::net::sockopt;
+
+/// How long the kernel keeps a connection whose other end takes nothing, on any connection of the server:
+/// whoever vanished, or reads nothing for so long, is gone (RFC 5482).
+const USER_TIMEOUT: Duration = Duration::from_secs(60);
+/// After how long a silence the kernel asks whether the other end is still there, and how long it then
+/// waits for an answer; each three times. A listener to a call that prints nothing gets nothing else.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How much the kernel holds for a listener, in bytes: what it has not sent, and all there is. Left alone,
+/// a client that does not read would have it keep megabytes; a small buffer alone would make every listener
+/// far away slow, since what is on the way stands in it too.
+const NOT_SENT: libc::c_int = 16 * 1024;
+const SEND_BUFFER: usize = 192 * 1024;
+
+/// The connection's socket, for as long as the connection serves a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Socket(RawFd);
+
+impl Socket {
+    /// The one that the request came over.
+    #[must_use]
+    pub fn of(request: &HttpRequest) -> Option<Self> {
+        request.conn_data::<Self>().copied()
+    }
+
+    /// Acts on the socket.
+    ///
+    /// # Safety
+    /// The connection must still be there: a request of it is being handled, or its response's body lives.
+    unsafe fn with<T>(self, act: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+        // SAFETY: as the caller promises, the connection owns the descriptor and has not closed it.
+        act(unsafe { BorrowedFd::borrow_raw(self.0) })
+    }
+
+    /// Breaks the connection off.
+    ///
+    /// # Safety
+    /// As the response's body lives.
+    pub unsafe fn abort(self) {
+        // SAFETY: as the caller promises.
+        let _ = unsafe { self.with(|socket| rustix::net::shutdown(socket, rustix::net::Shutdown::Both)) };
+    }
+}
+
+/// Prepares a new connection.
+pub fn on_connect(stream: &TcpStream, data: &mut Extensions) {
+    let milliseconds = u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+    // Where the kernel has no such options, the hub's own time-out remains.
+    let _ = sockopt::set_tcp_user_timeout(stream, milliseconds);
+    let _ = sockopt::set_tcp_keepidle(stream, KEEP_ALIVE);
+    let _ = sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE);
+    let _ = sockopt::set_tcp_keepcnt(stream, 3);
+    let _ = sockopt::set_socket_keepalive(stream, true);
+    data.insert(Socket(stream.as_raw_fd()));
+}
+
+/// Bounds what the kernel holds for a client that listens.
+pub fn bound(request: &HttpRequest) {
+    let Some(socket) = Socket::of(request) else { return };
+    // SAFETY: the request is being handled.
+    let _ = unsafe { socket.with(|socket| sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER)) };
+    let not_sent = NOT_SENT;
+    let length = libc::socklen_t::try_from(mem::size_of_val(&not_sent)).unwrap_or_default();
+    // SAFETY: the request is being handled, so the descriptor is open; the option's value is an int of the
+    // length that is given, and is only read.
+    let set = unsafe {
+        libc::setsockopt(socket.0, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, (&raw const not_sent).cast(), length)
+    };
+    if set != 0 {
+        // An old kernel: then the buffer is what bounds it.
+        // SAFETY: the request is being handled.
+        let _ = unsafe {
+            socket.with(|socket| {
+                sockopt::set_socket_send_buffer_size(socket, usize::try_from(NOT_SENT).unwrap_or(SEND_BUFFER))
+            })
+        };
+    }
+}
