@@ -3,7 +3,12 @@
 //! An endpoint, or a resource, is a file: it parses its request and acts on it there. Every error becomes
 //! a problem document, in [`error`] and nowhere else.
 
-use actix_web::{HttpRequest, HttpResponse, Resource, web};
+use actix_web::{
+    HttpRequest, HttpResponse, Resource,
+    dev::ServiceResponse,
+    http::{StatusCode, header},
+    web,
+};
 
 use crate::{function::ErrorCode, state::State};
 
@@ -77,14 +82,24 @@ pub fn routes(app: &mut web::ServiceConfig) {
     .default_service(web::to(nothing));
 }
 
-/// A resource that answers methods it does not have with a problem document.
+/// A resource. What it answers to methods that it does not have is made by [`describe`].
 pub fn at(path: &str) -> Resource {
-    web::resource(path).default_service(web::to(wrong_method))
+    web::resource(path)
 }
 
-async fn wrong_method(request: HttpRequest) -> HttpResponse {
+/// The answer as it goes out: a method that a resource does not have is refused with a problem document, too,
+/// and with the methods that it has (RFC 9110, section 15.5.6).
+pub fn describe(response: ServiceResponse) -> ServiceResponse {
+    if response.status() != StatusCode::METHOD_NOT_ALLOWED {
+        return response;
+    }
+    let request = response.request();
     let detail = format!("{} does not take {}", request.path(), request.method());
-    Problem::new(ErrorCode::MethodNotAllowed, detail).response()
+    let mut problem = Problem::new(ErrorCode::MethodNotAllowed, detail).response();
+    if let Some(allowed) = response.headers().get(header::ALLOW) {
+        problem.headers_mut().insert(header::ALLOW, allowed.clone());
+    }
+    response.into_response(problem)
 }
 
 async fn nothing(request: HttpRequest) -> HttpResponse {

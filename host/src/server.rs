@@ -89,7 +89,7 @@ impl Server {
                         async move {
                             match admitted {
                                 Ok((answer, admitted)) => {
-                                    answer.await.map(|response| held.with(admitted.with(response)))
+                                    answer.await.map(|response| held.with(admitted.with(api::describe(response))))
                                 }
                                 Err(refused) => Ok(held.with(refused)),
                             }

@@ -57,7 +57,7 @@ impl From<AuditEntry> for AuditView {
     params(
         ("actor" = Option<String>, Query, description = "By this token only"),
         ("action" = Option<String>, Query, description = "Of this kind only"),
-        ("limit" = Option<u64>, Query, description = "At most this many, 1 to 500; 50 where none is given"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 500, description = "At most this many, 1 to 500; 50 where none is given"),
         ("before" = Option<Uuid>, Query, description = "Older than this: `next` of the page before"),
     ),
     responses(

@@ -122,7 +122,7 @@ impl Fields {
 
     /// Takes a whole number from `least` to `most`.
     pub fn number(&mut self, name: &str, least: u64, most: u64) -> Result<Option<u64>, Problem> {
-        let Some(value) = self.take(name)? else { return Ok(None) };
+        let Some(value) = self.take_any(name)? else { return Ok(None) };
         let number = value.parse().ok().filter(|number| (least..=most).contains(number));
         number.map(Some).ok_or_else(|| {
             let value: String = value.chars().take(40).collect();

@@ -103,7 +103,7 @@ impl From<&FunctionRef> for VersionView {
     path = "/api/functions",
     tag = "functions",
     params(
-        ("limit" = Option<u64>, Query, description = "At most this many, 1 to 1000; 100 where none is given"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 1000, description = "At most this many, 1 to 1000; 100 where none is given"),
         ("after" = Option<String>, Query, description = "Those after this name: `next` of the page before"),
     ),
     responses(

@@ -71,7 +71,7 @@ fn row(services: &Services, found: &Found) -> InvocationRow {
         ("lane" = Option<String>, Query, description = "Of this lane only"),
         ("callerId" = Option<String>, Query, description = "Of this caller only"),
         ("status" = Option<Status>, Query, description = "In this state only"),
-        ("limit" = Option<u64>, Query, description = "At most this many, 1 to 500; 50 where none is given"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 500, description = "At most this many, 1 to 500; 50 where none is given"),
         ("before" = Option<String>, Query, description = "Older than this: `next` of the page before"),
     ),
     responses(

@@ -1,0 +1,1 @@
+../../../src/hub/signalr/messages.rs

@@ -1,0 +1,1 @@
+../../../src/hub/signalr/records.rs

@@ -1,0 +1,3 @@
+//! Encrypted payloads.
+
+pub mod jwe;

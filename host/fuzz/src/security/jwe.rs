@@ -1,0 +1,1 @@
+../../../src/security/jwe.rs
