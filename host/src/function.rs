@@ -23,6 +23,6 @@ pub use kind::FunctionType;
 pub use manifest::{Manifest, PushId};
 pub use name::{CallerId, EntryName, FunctionName, Lane, NameError, QueueName, TokenName};
 pub use outcome::{Failure, FailureKind, Outcome, Status};
-pub use output::{OutputLine, Stream};
+pub use output::{OutputLine, Stream, timestamp};
 pub use reference::{Digest, FunctionRef, Location};
 pub use version::{Selector, Version, VersionError};

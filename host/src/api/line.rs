@@ -5,55 +5,18 @@
 
 use std::io::Write as _;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use crate::function::{OutputLine, Stream, timestamp};
 
-use crate::function::{OutputLine, Stream};
-
-/// Writes lines that were printed one after the other.
-#[derive(Debug, Default)]
-pub struct LineWriter {
-    /// The last second, and how it is written: most lines share it with the one before.
-    second: Option<(i64, String)>,
-}
-
-impl LineWriter {
-    /// Writes the members of a line's object: `"stream":…,"line":…,"at":…`.
-    pub fn members(&mut self, line: &OutputLine, to: &mut Vec<u8>) {
-        to.extend_from_slice(match line.stream {
-            Stream::Stdout => b"\"stream\":\"stdout\",\"line\":",
-            Stream::Stderr => b"\"stream\":\"stderr\",\"line\":",
-        });
-        string(&line.line, to);
-        to.extend_from_slice(b",\"at\":\"");
-        self.time(line.at, to);
-        to.push(b'"');
-    }
-
-    fn time(&mut self, at: DateTime<Utc>, to: &mut Vec<u8>) {
-        let nanos = at.timestamp_subsec_nanos();
-        if nanos >= 1_000_000_000 {
-            // In a leap second.
-            to.extend_from_slice(at.to_rfc3339_opts(SecondsFormat::AutoSi, true).as_bytes());
-            return;
-        }
-        let second = at.timestamp();
-        match &self.second {
-            Some((known, text)) if *known == second => to.extend_from_slice(text.as_bytes()),
-            _ => {
-                let text = at.format("%Y-%m-%dT%H:%M:%S").to_string();
-                to.extend_from_slice(text.as_bytes());
-                self.second = Some((second, text));
-            }
-        }
-        // Writing to memory does not fail.
-        let _ = match nanos {
-            0 => Ok(()),
-            _ if nanos.is_multiple_of(1_000_000) => write!(to, ".{:03}", nanos / 1_000_000),
-            _ if nanos.is_multiple_of(1000) => write!(to, ".{:06}", nanos / 1000),
-            _ => write!(to, ".{nanos:09}"),
-        };
-        to.push(b'Z');
-    }
+/// Writes the members of a line's object: `"stream":…,"line":…,"at":…`.
+pub fn members(line: &OutputLine, to: &mut Vec<u8>) {
+    to.extend_from_slice(match line.stream {
+        Stream::Stdout => b"\"stream\":\"stdout\",\"line\":",
+        Stream::Stderr => b"\"stream\":\"stderr\",\"line\":",
+    });
+    string(&line.line, to);
+    to.extend_from_slice(b",\"at\":\"");
+    to.extend_from_slice(&timestamp(&line.at));
+    to.push(b'"');
 }
 
 /// Writes a string of JSON (RFC 8259, section 7).
@@ -78,7 +41,7 @@ pub fn number(number: u64, to: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use chrono::TimeZone as _;
+    use chrono::{TimeZone as _, Utc};
     use proptest::prelude::*;
 
     use super::*;
@@ -98,10 +61,9 @@ mod tests {
     proptest! {
         #[test]
         fn lines_are_written_as_serde_writes_them(lines in prop::collection::vec(lines(), 1..6)) {
-            let mut writer = LineWriter::default();
             for line in lines {
                 let mut written = b"{".to_vec();
-                writer.members(&line, &mut written);
+                members(&line, &mut written);
                 written.push(b'}');
                 prop_assert_eq!(String::from_utf8(written).expect("text"), serde_json::to_string(&line).expect("JSON"));
             }

@@ -21,7 +21,7 @@ use super::{
     connection,
     error::ProblemDocument,
     invocations::{id, may_see, not_found},
-    line::{self, LineWriter},
+    line,
     view::InvocationView,
 };
 use crate::{
@@ -148,7 +148,6 @@ impl Streaming {
 }
 
 fn lines(form: Form, batch: &Batch, text: &mut Vec<u8>) {
-    let mut writer = LineWriter::default();
     for (number, line) in (batch.first..).zip(&batch.lines) {
         match form {
             Form::Text => {
@@ -159,7 +158,7 @@ fn lines(form: Form, batch: &Batch, text: &mut Vec<u8>) {
                 text.extend_from_slice(b"id: ");
                 line::number(number, text);
                 text.extend_from_slice(b"\nevent: output\ndata: {");
-                writer.members(line, text);
+                line::members(line, text);
                 text.extend_from_slice(b"}\n\n");
             }
         }

@@ -21,13 +21,18 @@ pub struct OutputLine {
     /// The text; bytes that are not UTF-8 are replaced by U+FFFD.
     pub line: String,
     /// When its end was printed.
-    #[serde(serialize_with = "timestamp")]
+    #[serde(serialize_with = "write_timestamp")]
     pub at: DateTime<Utc>,
 }
 
-/// RFC 3339 with microseconds. By hand, because every line that is printed is written so more than once, and
-/// a formatter that can do anything takes ten times as long.
-fn timestamp<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+fn write_timestamp<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(std::str::from_utf8(&timestamp(at)).unwrap_or_default())
+}
+
+/// A time as RFC 3339 has it, with microseconds. By hand, because every line that is printed is written so
+/// more than once, and a formatter that can do anything takes ten times as long.
+#[must_use]
+pub fn timestamp(at: &DateTime<Utc>) -> [u8; 27] {
     let mut text = *b"0000-00-00T00:00:00.000000Z";
     let mut put = |end: usize, mut number: u32, digits: usize| {
         for place in text.iter_mut().take(end).rev().take(digits) {
@@ -43,7 +48,7 @@ fn timestamp<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, 
     put(16, at.minute(), 2);
     put(19, at.second(), 2);
     put(26, at.nanosecond() / 1000 % 1_000_000, 6);
-    serializer.serialize_str(std::str::from_utf8(&text).unwrap_or_default())
+    text
 }
 
 #[cfg(test)]

@@ -12,11 +12,7 @@ use super::{
     session::{Calls, End, Voice},
 };
 use crate::{
-    api::{
-        self, Fields, Problem, ProblemDocument, ResultValue,
-        line::{self, LineWriter},
-        millis,
-    },
+    api::{self, Fields, Problem, ProblemDocument, ResultValue, line, millis},
     database::InvocationRow,
     function::{FunctionType, InvocationId, Status},
     invoke::Live,
@@ -156,13 +152,12 @@ impl Voice for EventVoice {
             head.push(b',');
         }
         head.extend_from_slice(b"\"number\":");
-        let mut writer = LineWriter::default();
         for (number, line) in (batch.first..).zip(&batch.lines) {
             to.text(|to| {
                 to.extend_from_slice(&head);
                 line::number(number, to);
                 to.push(b',');
-                writer.members(line, to);
+                line::members(line, to);
                 to.push(b'}');
             });
         }
