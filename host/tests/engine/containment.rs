@@ -147,7 +147,7 @@ async fn while_a_large_component_is_compiled_others_are_answered() {
     for _ in 0..TRIES {
         let quiet = Neighbours::during(&server, Duration::from_secs(1)).await.quantile(990);
         let seed = seen.len();
-        let text = tokio::task::spawn_blocking(move || large::component(18 << 20, seed)).await.expect("it is written");
+        let text = tokio::task::spawn_blocking(move || large::component(6 << 20, seed)).await.expect("it is written");
         let stream = Neighbours::begin(&server);
         let (status, body) = push_text(&server, "heavy", &text).await;
         assert_eq!(status, StatusCode::CREATED, "{body}");

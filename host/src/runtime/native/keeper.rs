@@ -3,7 +3,7 @@
 //! A program may fork, leave its session, and let its parents end, so that neither its process group
 //! nor its parentage shows whose it is. This process is therefore a child subreaper (prctl(2)): what
 //! loses its parents below us becomes our child, and nothing that descends from a call can get away
-//! from us. One thread looks after all calls: at those that run every [`SAMPLE`], at those that end
+//! from us. One thread looks after all calls: at those that run every [`SAMPLE`] (more often at first), at those that end
 //! every [`PASS`] until a look finds none of their processes.
 //!
 //! An adopted process belongs to the call that it was seen in before, or whose session it is in, or
@@ -34,6 +34,10 @@ pub use tree::{Excess, Remains, nearly};
 
 /// How often the memory of a running call is measured.
 const SAMPLE: Duration = Duration::from_millis(50);
+
+/// How often that of one that has just begun is: what takes all it can get does so at once, and may be gone
+/// before a longer time has passed.
+const FIRST_SAMPLE: Duration = Duration::from_millis(5);
 
 /// How often an ending call is looked at.
 const PASS: Duration = Duration::from_millis(2);

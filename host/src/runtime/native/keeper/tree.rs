@@ -11,7 +11,7 @@ use std::{
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use tokio::sync::oneshot;
 
-use super::{PASS, SAMPLE};
+use super::{FIRST_SAMPLE, PASS, SAMPLE};
 use crate::{
     function::InvocationId,
     runtime::native::procfs::{self, Family, Process},
@@ -59,6 +59,7 @@ pub struct Tree {
     /// What the look at hand found: what descends from the program, and then what we adopted.
     found: Vec<Process>,
     adopted: HashSet<Pid>,
+    began: Instant,
     next: Option<Instant>,
     ending: Option<Ending>,
 }
@@ -83,6 +84,7 @@ impl Tree {
             sessions: HashSet::new(),
             found: Vec::new(),
             adopted: HashSet::new(),
+            began: Instant::now(),
             next: None,
             ending: None,
         }
@@ -99,7 +101,8 @@ impl Tree {
     pub fn started(&mut self, main: Pid) {
         self.main = Some(main);
         self.sessions.insert(main);
-        self.next = Some(Instant::now() + SAMPLE);
+        self.began = Instant::now();
+        self.next = Some(self.began + FIRST_SAMPLE);
     }
 
     /// From now on the processes are ended. A second call changes nothing but who is told.
@@ -163,7 +166,8 @@ impl Tree {
         match self.ending.take() {
             None => {
                 self.measure(main);
-                self.next = Some(now + SAMPLE);
+                let age = now.saturating_duration_since(self.began);
+                self.next = Some(now + (age / 8).clamp(FIRST_SAMPLE, SAMPLE));
                 false
             }
             Some(ending) => {
