@@ -39,7 +39,9 @@ fuzz_target!(|input: (Vec<u8>, &str)| {
             assert!(id.len() <= 128);
             let _ = fields.take_any("payload");
             let _ = fields.flag("payloadEncrypted");
-            let line = messages::stream_item(&id, &record);
+            let mut written = Vec::new();
+            messages::StreamItems::of(&id).write(&record, &mut written);
+            let line = String::from_utf8(written).expect("text");
             assert_eq!(line.matches(END).count(), 1, "{line}");
         }
     }

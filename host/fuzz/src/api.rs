@@ -1,6 +1,7 @@
 //! What the fields of a request need of the API.
 
 mod fields;
+pub mod line;
 
 pub use fields::Fields;
 
