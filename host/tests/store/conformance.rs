@@ -34,6 +34,7 @@ macro_rules! conformance {
             old_staging_is_swept,
             the_probe_passes_and_leaves_nothing,
             dropped_calls_do_no_harm,
+            busy_tasks_get_their_answers,
         );
     };
     ($start:path: $($test:ident),* $(,)?) => {
@@ -387,4 +388,20 @@ pub async fn dropped_calls_do_no_harm(backend: &Backend) {
         let _ = fs::remove_file(&to);
     }
     push.verify(&store, &location).await;
+}
+
+/// A command goes out whole, and its answer comes, from a task that has used up any part of the work that it may do
+/// before it must let others go on.
+pub async fn busy_tasks_get_their_answers(backend: &Backend) {
+    let store = backend.open();
+    for spent in 0..=128 {
+        let store = store.clone();
+        let task = tokio::spawn(async move {
+            for _ in 0..spent {
+                tokio::task::coop::consume_budget().await;
+            }
+            store.ping().await
+        });
+        task.await.unwrap().unwrap_or_else(|error| panic!("after {spent}: {error}"));
+    }
 }

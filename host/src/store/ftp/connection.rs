@@ -21,6 +21,7 @@ use tokio::{
     fs::File,
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
+    task::coop,
 };
 
 use super::{
@@ -66,8 +67,13 @@ pub(super) struct Connection {
 type Transfer = TransferStream<AsyncRustlsStream>;
 
 /// Gives `step` its time.
+///
+/// suppaftp writes a command and does not flush. With TLS what is written waits in a buffer when the socket can't
+/// take it, which tokio says, too, when the task has used up its budget: the command would never leave,
+/// and the answer never come. So the budget is asked for before, and not within a step.
 async fn within<T>(limit: Duration, step: &str, work: impl Future<Output = FtpResult<T>>) -> Result<T, Fault> {
-    match tokio::time::timeout(limit, work).await {
+    coop::consume_budget().await;
+    match tokio::time::timeout(limit, coop::unconstrained(work)).await {
         Ok(result) => result.map_err(|error| Fault::new(step, error)),
         Err(_) => Err(slow(limit, step)),
     }
@@ -112,7 +118,8 @@ impl Endpoint {
     }
 
     async fn secure(&self, tls: &Tls, ftp: AsyncRustlsFtpStream, step: &str) -> Result<AsyncRustlsFtpStream, Fault> {
-        let secured = ftp.into_secure(tls.connector(), &self.url.host);
+        // Commands follow the handshake.
+        let secured = coop::unconstrained(ftp.into_secure(tls.connector(), &self.url.host));
         match tokio::time::timeout(self.limit, secured).await {
             Err(_) => Err(slow(self.limit, step)),
             Ok(result) => result.map_err(|error| {
