@@ -7,8 +7,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use sea_orm::{
-    ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    sea_query::{Expr, Query},
+    ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::{Expr, Order, Query},
 };
 
 use super::{Database, DatabaseError, damaged, entities::invocation, micros, time, unsigned, versions::parse};
@@ -118,7 +118,7 @@ impl Database {
             .add_option(wanted.function.as_ref().map(|name| Column::FunctionName.eq(name.as_str())))
             .add_option(wanted.lane.as_ref().map(|lane| Column::Lane.eq(lane.as_str())))
             .add_option(wanted.caller_id.as_ref().map(|caller| Column::CallerId.eq(caller.as_str())))
-            .add_option(wanted.status.map(|status| Column::Status.eq(status.as_str())))
+            .add_option(wanted.status.map(with_status))
             .add_option(wanted.before.map(|before| Column::Id.lt(before.0)));
         let query = invocation::Entity::find().filter(condition).order_by_desc(Column::Id).limit(wanted.limit);
         let rows = self.bounded(query.all(&self.connection)).await?;
@@ -138,12 +138,13 @@ impl Database {
     /// When the database fails.
     pub async fn delete_ended_before(&self, time: DateTime<Utc>, at_most: u64) -> Result<u64, DatabaseError> {
         use invocation::Column;
-        let time = micros(time);
-        let never_ended = Condition::all().add(Column::EndedAt.is_null()).add(Column::CreatedAt.lt(time));
         let old = Query::select()
             .column(Column::Id)
             .from(invocation::Entity)
-            .cond_where(Condition::any().add(Column::EndedAt.lt(time)).add(never_ended))
+            // Accepted before it: ids begin with their time, and so the oldest come first.
+            .and_where(Column::Id.lt(InvocationId::first_at(time).0))
+            .cond_where(Condition::any().add(Column::EndedAt.lt(micros(time))).add(Column::EndedAt.is_null()))
+            .order_by(Column::Id, Order::Asc)
             .limit(at_most)
             .to_owned();
         let delete = invocation::Entity::delete_many().filter(Column::Id.in_subquery(old));
@@ -163,7 +164,7 @@ impl Database {
             .col_expr(Column::Detail, Expr::value("the server stopped while it ran"))
             .col_expr(Column::EndedAt, Expr::value(micros(Utc::now())))
             .filter(Column::Node.eq(node))
-            .filter(Column::Status.is_in(AT_WORK));
+            .filter(at_work());
         Ok(self.bounded(update.exec(&self.connection)).await?.rows_affected)
     }
 
@@ -176,7 +177,7 @@ impl Database {
         let update = invocation::Entity::update_many()
             .col_expr(Column::CancelRequested, Expr::value(true))
             .filter(Column::Id.eq(id.0))
-            .filter(Column::Status.is_in(AT_WORK));
+            .filter(at_work());
         Ok(self.bounded(update.exec(&self.connection)).await?.rows_affected > 0)
     }
 
@@ -190,7 +191,7 @@ impl Database {
         let update = invocation::Entity::update_many()
             .col_expr(Column::WatchedAt, Expr::value(micros(Utc::now())))
             .filter(Column::Id.eq(id.0))
-            .filter(Column::Status.is_in(AT_WORK));
+            .filter(at_work());
         self.bounded(update.exec(&self.connection)).await.map(drop)
     }
 
@@ -203,13 +204,29 @@ impl Database {
         let query = invocation::Entity::find()
             .select_only()
             .columns([Column::Id, Column::CancelRequested, Column::WatchedAt])
-            .filter(Column::Status.is_in(AT_WORK))
+            .filter(at_work())
             .filter(Column::Node.eq(node))
             .filter(Condition::any().add(Column::CancelRequested.eq(true)).add(Column::WatchedAt.is_not_null()))
             .into_tuple::<(uuid::Uuid, bool, Option<i64>)>();
         let rows = self.bounded(query.all(&self.connection)).await?;
         Ok(rows.into_iter().map(|(id, cancel, watched)| Request { id: InvocationId(id), cancel, watched }).collect())
     }
+}
+
+/// What is in a state. All but one have an index, which SQLite uses only where its condition is repeated.
+fn with_status(status: Status) -> Condition {
+    let condition = Condition::all().add(invocation::Column::Status.eq(status.as_str()));
+    if status == Status::Succeeded { condition } else { condition.add(not_succeeded()) }
+}
+
+/// What has not ended.
+fn at_work() -> Condition {
+    Condition::all().add(invocation::Column::Status.is_in(AT_WORK)).add(not_succeeded())
+}
+
+/// The condition of the index of states. A bound value would not be taken for it.
+fn not_succeeded() -> Expr {
+    ExprTrait::ne(invocation::Column::Status.into_expr(), Expr::cust("'succeeded'"))
 }
 
 /// Each call once, as a statement may not touch a row twice: its end, or else its last row.

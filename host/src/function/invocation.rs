@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -17,6 +18,14 @@ impl InvocationId {
     #[must_use]
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
+    }
+
+    /// The least that one made at `time` can be.
+    #[must_use]
+    pub fn first_at(time: DateTime<Utc>) -> Self {
+        let millis = u64::try_from(time.timestamp_millis()).unwrap_or(0);
+        // The time's 48 bits come first (RFC 9562, section 5.7).
+        Self(Uuid::from_u128(u128::from(millis) << 80))
     }
 }
 

@@ -137,7 +137,14 @@ impl Journal {
                 match self.save(&batch).await {
                     Ok(()) => {
                         pause = GATHER;
-                        self.written(&batch);
+                        let left = self.written(&batch);
+                        if left < BATCH && !stop.is_cancelled() {
+                            // What came meanwhile gathers, too: a write costs much beside what a row does.
+                            if left > 0 {
+                                self.came.notify_one();
+                            }
+                            break;
+                        }
                     }
                     Err(error) => {
                         tracing::warn!(rows = batch.len(), %error, "history cannot be written; it waits");
@@ -173,18 +180,21 @@ impl Journal {
         self.database.save(&rows).await
     }
 
-    fn written(&self, batch: &[Arc<Live>]) {
+    /// Lets go of what is written; gives how many rows wait.
+    fn written(&self, batch: &[Arc<Live>]) -> usize {
         let mut waiting = self.waiting();
         for live in batch {
             waiting.calls.pop_front();
             waiting.bytes = waiting.bytes.saturating_sub(weight(live));
         }
         waiting.writing = 0;
+        let left = waiting.calls.len();
         drop(waiting);
         for live in batch {
             self.register.remove(live.id);
         }
         self.went.notify_waiters();
+        left
     }
 
     /// Writes a call that has only been accepted, so that it can be asked for wherever the caller asks.

@@ -5,6 +5,7 @@ use sharpfaas_host::{
     database::{Database, InvocationQuery, InvocationRow, Request},
     function::{CallerId, InvocationId, Selector, Status},
 };
+use uuid::Uuid;
 
 use super::{ended, lane, name, now, running};
 
@@ -124,12 +125,16 @@ pub async fn pages_go_back_in_time(database: &Database) {
 
 pub async fn old_rows_go_in_small_batches(database: &Database) {
     let old = now() - TimeDelta::days(40);
+    let accepted = |row: InvocationRow| {
+        let id = Uuid::from_u128(InvocationId::first_at(old).0.as_u128() | (row.id.0.as_u128() & u128::from(u64::MAX)));
+        InvocationRow { id: InvocationId(id), created_at: old, ..row }
+    };
     let mut rows: Vec<_> =
-        (0..25).map(|_| InvocationRow { created_at: old, ended_at: Some(old), ..ended(&running("old")) }).collect();
+        (0..25).map(|_| accepted(InvocationRow { ended_at: Some(old), ..ended(&running("old")) })).collect();
     // Its server never came back to end it.
-    rows.push(InvocationRow { created_at: old, ..running("lost") });
+    rows.push(accepted(running("lost")));
     // Accepted long ago and ended just now.
-    rows.push(InvocationRow { created_at: old, ..ended(&running("kept")) });
+    rows.push(accepted(ended(&running("kept"))));
     rows.push(running("kept"));
     database.save(&rows).await.expect("saved");
     let limit = now() - TimeDelta::days(30);
