@@ -9,7 +9,8 @@ use crate::common::server::{Server, client_with};
 mod canary;
 mod door;
 mod matrix;
-mod payloads;
+pub mod payloads;
+mod slow;
 mod tls;
 mod tokens;
 

@@ -13,6 +13,7 @@ use sharpfaas_host::{
     },
 };
 
+pub mod audit;
 pub mod catalog;
 pub mod history;
 mod sqlite;

@@ -3,7 +3,7 @@
 use sharpfaas_host::database::{Database, DatabaseError};
 use tempfile::TempDir;
 
-use super::{Fixture, config, each_database_test, name, pushed};
+use super::{Fixture, audit, config, each_database_test, name, pushed};
 
 async fn fixture() -> Option<Fixture<TempDir>> {
     let folder = TempDir::new().expect("a folder");
@@ -31,6 +31,14 @@ async fn servers_that_start_at_once_share_a_file() {
     // What there is stays when it is opened again.
     let again = Database::connect(&config, None).await.expect("opened again");
     assert_eq!(again.count_versions().await, Ok(1));
+}
+
+#[tokio::test]
+async fn the_audit_is_append_only() {
+    let folder = TempDir::new().expect("a folder");
+    let url = format!("sqlite:{}", folder.path().join("x.db").display());
+    let database = Database::connect(&config(url.clone()), None).await.expect("connected");
+    audit::entries_are_written_once(&database, &url).await;
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use sharpfaas_host::{
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::database::{Fixture, config, each_database_test, ended, lane, name, pushed, running, version};
+use crate::database::{Fixture, audit, config, each_database_test, ended, lane, name, pushed, running, version};
 
 /// A server: where it is, and its password.
 #[derive(Debug, Clone)]
@@ -71,6 +71,16 @@ async fn servers_that_start_at_once_migrate_once() {
     let databases = futures_util::future::try_join_all(starts).await.expect("all start");
     databases[0].insert_versions([&pushed("f", "dev", 1, 0)]).await.expect("inserted");
     assert_eq!(databases[3].count_versions().await, Ok(1));
+}
+
+#[tokio::test]
+async fn the_audit_is_append_only() {
+    let Some(server) = Server::shared() else { return };
+    let config = server.create().await;
+    let database = Database::connect(&config, server.password()).await.expect("connected");
+    let mut url = url::Url::parse(&config.url).expect("a URL");
+    url.set_password(Some(&server.password)).expect("a host");
+    audit::entries_are_written_once(&database, url.as_str()).await;
 }
 
 #[tokio::test]

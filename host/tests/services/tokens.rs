@@ -7,9 +7,13 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use sharpfaas_host::security::jwe::Claims;
 use uuid::Uuid;
 
-use crate::common::server::{Server, client, client_with, create_database};
+use crate::{
+    common::server::{Server, client, client_with, create_database},
+    security::payloads::{KEY, keys},
+};
 
 const ADMIN: &str = "an-admin-token-for-tests-0123456789abcdef";
 
@@ -67,6 +71,29 @@ async fn a_token_is_good_and_revoked_on_every_server_when_that_is_answered() {
         assert_eq!([status(there, &token).await, status(here, &token).await], [401, 401], "revoked, round {round}");
     }
     println!("the longest of 40 revocations took {longest:?}");
+}
+
+#[tokio::test]
+async fn a_payload_is_taken_once_on_all_servers() {
+    let config = "[[security.payload_keys]]\nkid = \"new\"\nkey_file = \"KEY\"\n";
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), KEY).expect("written");
+    let Some(servers) = two(&config.replace("KEY", file.path().to_str().expect("text"))) else { return };
+    servers[0].push("echo.wasm").await;
+    for round in 0..10 {
+        let jti = Some(Uuid::now_v7().to_string());
+        let payload = keys().seal("new", &Claims { jti, ..Claims::default() }, "7").expect("sealed");
+        let fields = json!({ "functionName": "echo", "lane": "dev", "payload": payload, "payloadEncrypted": true });
+        // At both at once: one of them takes it, whichever that is.
+        let answers = tokio::join!(servers[0].run_with(fields.clone()), servers[1].run_with(fields.clone()));
+        let mut statuses = [answers.0.0.as_u16(), answers.1.0.as_u16()];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 400], "round {round}: {answers:?}");
+        for server in &servers {
+            let (status, problem) = server.run_with(fields.clone()).await;
+            assert_eq!((status.as_u16(), &problem["code"]), (400, &json!("invalid_payload")), "{problem}");
+        }
+    }
 }
 
 #[tokio::test]
