@@ -13,7 +13,7 @@ GUESTS := $(TARGET)/guests
 FIXTURES := $(TARGET)/fixtures
 WASM := --release --target wasm32-wasip2
 # Every workspace here.
-WORKSPACES := . guest-sdk examples host/tests/fixtures host/benches/peers/http-echo
+WORKSPACES := . guest-sdk examples host/tests/fixtures host/benches/peers/http-echo host/benches/peers/graphile
 # Where `make demo` listens when it can.
 LISTEN ?= 127.0.0.1:8080
 
@@ -87,7 +87,14 @@ bench: fixtures examples ## Measure calls beside a plain web handler and peers, 
 	@command -v wrk >/dev/null || { echo "wrk is missing: install it, as with 'apt-get install wrk'" >&2; exit 1; }
 	cd host/benches/peers/http-echo && $(CARGO) build --target-dir "$(GUESTS)" $(WASM)
 	SHARPFAAS_ECHO="$(FIXTURES)/examples/echo.wasm" \
-	SHARPFAAS_FIXTURES="$(FIXTURES)" SHARPFAAS_HTTP_ECHO="$(GUESTS)/wasm32-wasip2/release/http_echo.wasm" $(CARGO) bench --profile dist --package sharpfaas-host
+	SHARPFAAS_FIXTURES="$(FIXTURES)" SHARPFAAS_HTTP_ECHO="$(GUESTS)/wasm32-wasip2/release/http_echo.wasm" $(CARGO) bench --profile dist --package sharpfaas-host \
+		--bench throughput --bench lifecycle --bench hot --bench output
+
+.PHONY: bench-jobs
+bench-jobs: examples ## Measure jobs on SQLite and PostgreSQL beside graphile_worker (needs PostgreSQL, or root to install it)
+	cd host/benches/peers/graphile && $(CARGO) build --target-dir "$(GUESTS)" --profile dist
+	SHARPFAAS_ECHO="$(FIXTURES)/examples/echo.wasm" SHARPFAAS_GRAPHILE="$(GUESTS)/dist/graphile" \
+		$(CARGO) bench --profile dist --package sharpfaas-host --bench jobs
 
 .PHONY: lint
 lint: toolchain ## Check form and style of all code

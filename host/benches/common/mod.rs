@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-pub type Failure = Box<dyn std::error::Error>;
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A server process, ended when this is dropped.
 pub struct Served {
@@ -16,6 +16,7 @@ pub struct Served {
 
 impl Served {
     /// Our server on its defaults, in `folder`, started by `launcher`.
+    #[allow(dead_code, reason = "not every measurement starts it so")]
     pub fn sharpfaas(launcher: &[&str], folder: &Path) -> Result<Self, Failure> {
         let mut words = launcher.iter().copied().chain([env!("CARGO_BIN_EXE_sharpfaas")]);
         let mut command = Command::new(words.next().ok_or("no command")?);

@@ -1,0 +1,283 @@
+//! Jobs: how many a second are handed in and run, and how soon one begins, on SQLite and on PostgreSQL, on one server
+//! and on three; beside graphile_worker with an empty task on the same PostgreSQL. One machine, one run, everything
+//! on the same cores: what counts is how the figures stand to each other.
+//!
+//! `make bench-jobs` runs it; it starts a PostgreSQL of its own, which must be installed or installable.
+
+#![allow(clippy::indexing_slicing, reason = "a measurement that goes wrong ends")]
+#![expect(clippy::print_stdout, reason = "its output is what it is for")]
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+mod common;
+
+use common::{Failure, Served, push};
+
+/// How many jobs, handed in a quarter one by one and the rest in bulk.
+const JOBS: usize = 4000;
+/// How many callers hand them in one by one.
+const CALLERS: usize = 8;
+const BULK: usize = 1000;
+/// How many jobs measure how soon one begins, and how far apart they are when nothing else is done.
+const WAITS: usize = 200;
+const APART: Duration = Duration::from_millis(20);
+/// How many jobs run at once on a server; graphile_worker's, too.
+const WORKERS: usize = 32;
+
+fn main() -> Result<(), Failure> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(measure())
+}
+
+async fn measure() -> Result<(), Failure> {
+    let folder = tempfile::tempdir()?;
+    let postgres = Postgres::start(folder.path())?;
+    println!(
+        "\n| | handed in one by one/s | in bulk/s | run/s | a job alone begins after p50 | p99 | at half load p50 | p99 |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    for servers in [1, 3] {
+        let url = postgres.database(&format!("ours_{servers}"))?;
+        let database = format!("[database]\nurl = \"{url}\"\npassword_env = \"SHARPFAAS_TEST_POSTGRES_PASSWORD\"\n");
+        let name = if servers == 1 { "PostgreSQL, one server" } else { "PostgreSQL, three servers" };
+        ours(name, &database, servers, &postgres, folder.path()).await?;
+    }
+    ours("SQLite, one server", "", 1, &postgres, folder.path()).await?;
+    if let Some(peer) = std::env::var_os("SHARPFAAS_GRAPHILE").map(PathBuf::from).filter(|path| path.exists()) {
+        for (name, ahead) in
+            [("graphile_worker as it comes, empty task", 0), ("graphile_worker, fetching 500 ahead", 500)]
+        {
+            let url = postgres.with_password(&postgres.database(&format!("graphile_{ahead}"))?)?;
+            let arguments = [url, JOBS.to_string(), WORKERS.to_string(), ahead.to_string()];
+            let output = Command::new(&peer).args(arguments).output()?;
+            let told = String::from_utf8(output.stdout)?;
+            let [singly, bulk, run, p50, p99] = told.lines().collect::<Vec<_>>()[..] else {
+                return Err(format!("{told}{}", String::from_utf8_lossy(&output.stderr)).into());
+            };
+            let (p50, p99): (f64, f64) = (p50.parse()?, p99.parse()?);
+            println!("| {name} | {singly} | {bulk} | {run} | {:.1} ms | {:.1} ms | | |", p50 / 1e3, p99 / 1e3);
+        }
+    } else {
+        eprintln!("graphile_worker is not measured: SHARPFAAS_GRAPHILE does not name its program");
+    }
+    Ok(())
+}
+
+/// Measures our servers, all on one database and one store.
+async fn ours(name: &str, database: &str, count: usize, postgres: &Postgres, folder: &Path) -> Result<(), Failure> {
+    let home = tempfile::tempdir_in(folder)?;
+    let store = home.path().join("store");
+    std::fs::create_dir(&store)?;
+    let mut servers = Vec::new();
+    for number in 0..count {
+        let folder = home.path().join(number.to_string());
+        std::fs::create_dir(&folder)?;
+        let config = format!("[store]\nurl = \"file:{}\"\n{database}[jobs]\nworkers = {WORKERS}\n", store.display());
+        std::fs::write(folder.join("config.toml"), config)?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sharpfaas"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--config", "config.toml", "--data", "data"]);
+        command.env("SHARPFAAS_TEST_POSTGRES_PASSWORD", &postgres.password).current_dir(&folder);
+        servers.push(Served::start(&mut command)?);
+    }
+    let first = servers.first().ok_or("no server")?;
+    push(first, "hello", &hello()?)?;
+    let client = Client { http: reqwest::Client::new(), address: first.address.clone() };
+    // Every server has the function ready before anything is measured.
+    client.send("POST", "jobs", bulk(100)).await?;
+    client.drained().await?;
+
+    let mut waits = Vec::new();
+    for _ in 0..WAITS {
+        tokio::time::sleep(APART).await;
+        waits.push(client.enqueue().await?);
+    }
+    client.drained().await?;
+    let [idle50, idle99] = client.starts(&waits).await?;
+
+    let started = Instant::now();
+    let mut callers = JoinSet::new();
+    for _ in 0..CALLERS {
+        let client = client.clone();
+        callers.spawn(async move {
+            for _ in 0..JOBS / 4 / CALLERS {
+                client.enqueue().await?;
+            }
+            Ok::<_, Failure>(())
+        });
+    }
+    while let Some(ended) = callers.join_next().await {
+        ended??;
+    }
+    let singly = (JOBS / 4) as f64 / started.elapsed().as_secs_f64();
+    client.drained().await?;
+
+    let bulk_started = Instant::now();
+    let mut handed = Duration::ZERO;
+    for _ in 0..JOBS.div_ceil(BULK) {
+        let started = Instant::now();
+        client.send("POST", "jobs", bulk(BULK)).await?;
+        handed += started.elapsed();
+    }
+    client.drained().await?;
+    let (bulk_rate, run) = (JOBS as f64 / handed.as_secs_f64(), JOBS as f64 / bulk_started.elapsed().as_secs_f64());
+
+    // Half of what was just run, evenly.
+    let (apart, mut waits, started) = (Duration::from_secs_f64(2.0 / run), JoinSet::new(), Instant::now());
+    for number in 0..WAITS as u32 {
+        tokio::time::sleep_until((started + apart * number).into()).await;
+        let client = client.clone();
+        waits.spawn(async move { client.enqueue().await });
+    }
+    let mut half = Vec::new();
+    while let Some(id) = waits.join_next().await {
+        half.push(id??);
+    }
+    client.drained().await?;
+    let [half50, half99] = client.starts(&half).await?;
+    println!(
+        "| {name} | {singly:.0} | {bulk_rate:.0} | {run:.0} | {idle50:.1} ms | {idle99:.1} ms | {half50:.1} ms | {half99:.1} ms |"
+    );
+    Ok(())
+}
+
+fn job() -> Value {
+    json!({ "functionName": "hello", "lane": "bench", "payload": "\"Ada\"" })
+}
+
+fn bulk(count: usize) -> Value {
+    json!({ "jobs": vec![job(); count] })
+}
+
+fn hello() -> Result<PathBuf, Failure> {
+    let echo = common::echo_component()?;
+    Ok(echo.with_file_name("hello.wasm"))
+}
+
+#[derive(Clone)]
+struct Client {
+    http: reqwest::Client,
+    address: String,
+}
+
+impl Client {
+    async fn send(&self, method: &str, path: &str, body: Value) -> Result<Value, Failure> {
+        let mut request = self.http.request(method.parse()?, format!("http://{}/api/{path}", self.address));
+        if !body.is_null() {
+            request = request.json(&body);
+        }
+        let answer = request.send().await?;
+        let status = answer.status();
+        let body: Value = answer.json().await?;
+        if status.is_success() { Ok(body) } else { Err(body.to_string().into()) }
+    }
+
+    /// Hands a job in; its id.
+    async fn enqueue(&self) -> Result<String, Failure> {
+        let made = self.send("POST", "jobs", job()).await?;
+        Ok(made["jobId"].as_str().ok_or("no id")?.to_owned())
+    }
+
+    /// Waits until no job is open.
+    async fn drained(&self) -> Result<(), Failure> {
+        loop {
+            let queues = self.send("GET", "queues", Value::Null).await?;
+            let open = queues["queues"].as_array().into_iter().flatten().flat_map(|queue| {
+                ["enqueued", "processing", "scheduled", "awaiting"]
+                    .map(|state| queue["jobs"][state].as_u64().unwrap_or(0))
+            });
+            if open.sum::<u64>() == 0 {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// From being handed in to the start of the attempt, in milliseconds: p50 and p99.
+    async fn starts(&self, ids: &[String]) -> Result<[f64; 2], Failure> {
+        let mut waits = Vec::new();
+        for id in ids {
+            let job = self.send("GET", &format!("jobs/{id}"), Value::Null).await?;
+            let at = |state: &str| -> Result<DateTime<Utc>, Failure> {
+                let steps = job["history"].as_array().ok_or("no history")?;
+                let step = steps.iter().find(|step| step["state"] == state).ok_or("not in its history")?;
+                Ok(step["at"].as_str().ok_or("no time")?.parse()?)
+            };
+            let wait = at("processing")? - at("enqueued")?;
+            waits.push(wait.num_microseconds().unwrap_or(i64::MAX) as f64 / 1e3);
+        }
+        waits.sort_unstable_by(f64::total_cmp);
+        let of = |percent: usize| waits.get((waits.len() * percent / 100).min(waits.len() - 1)).copied();
+        Ok([of(50).ok_or("no jobs")?, of(99).ok_or("no jobs")?])
+    }
+}
+
+/// A server of our own, gone with this.
+struct Postgres {
+    folder: PathBuf,
+    url: String,
+    password: String,
+}
+
+impl Postgres {
+    fn start(folder: &Path) -> Result<Arc<Self>, Failure> {
+        let folder = folder.join("postgres");
+        std::fs::create_dir(&folder)?;
+        // It does not run as root, and must reach its files.
+        for folder in folder.ancestors().take(2) {
+            let mut permissions = std::fs::metadata(folder)?.permissions();
+            std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);
+            std::fs::set_permissions(folder, permissions)?;
+        }
+        let told = script("start", &folder)?;
+        let value = |name: &str| {
+            let line = told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            line.map(str::to_owned).ok_or_else(|| Failure::from(format!("no {name} in {told}")))
+        };
+        let (url, password) = (value("SHARPFAAS_TEST_POSTGRES")?, value("SHARPFAAS_TEST_POSTGRES_PASSWORD")?);
+        Ok(Arc::new(Self { folder, url, password }))
+    }
+
+    /// A new database; its URL, without the password.
+    fn database(&self, name: &str) -> Result<String, Failure> {
+        let made = Command::new("psql")
+            .args(["--no-psqlrc", "--quiet", "--dbname", &self.url, "--command", &format!("CREATE DATABASE {name}")])
+            .env("PGPASSWORD", &self.password)
+            .output()?;
+        if !made.status.success() {
+            return Err(String::from_utf8_lossy(&made.stderr).into());
+        }
+        let mut url = url::Url::parse(&self.url)?;
+        url.set_path(name);
+        Ok(url.into())
+    }
+
+    fn with_password(&self, url: &str) -> Result<String, Failure> {
+        let mut url = url::Url::parse(url)?;
+        url.set_password(Some(&self.password)).map_err(|()| "no place for a password")?;
+        Ok(url.into())
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        drop(script("delete", &self.folder));
+    }
+}
+
+fn script(command: &str, folder: &Path) -> Result<String, Failure> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/postgres.sh");
+    let output = Command::new(script).arg(command).arg(folder).output()?;
+    if output.status.success() {
+        Ok(String::from_utf8(output.stdout)?)
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into())
+    }
+}
