@@ -68,7 +68,7 @@ async fn connect(
     caller: Caller,
 ) -> Result<HttpResponse, Problem> {
     let max = max_message(&services);
-    let (response, sender, receiver) = socket::open(&request, payload, max)?;
+    let (response, sender, receiver) = socket::open(&request, payload, max, &services.config().hub)?;
     rt::spawn(session::serve(sender, receiver, services, caller, max));
     Ok(response)
 }
@@ -86,7 +86,7 @@ async fn tail(
     fields.done("'from'")?;
     api::may_see(&services, &caller, id).await?;
     let tail = services.invoker().follow(id, from).await?.ok_or_else(|| api::not_found(id))?;
-    let (response, sender, receiver) = socket::open(&request, payload, 1024)?;
+    let (response, sender, receiver) = socket::open(&request, payload, 1024, &services.config().hub)?;
     rt::spawn(session::follow(sender, receiver, services, caller, tail, plain::EventVoice::of(id)));
     Ok(response)
 }

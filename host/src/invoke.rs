@@ -262,6 +262,12 @@ impl Invoker {
         self.shared.register.all()
     }
 
+    /// How many tasks there are of calls, of connections to store and database, and behind them.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        self.shared.parts.services.metrics().num_alive_tasks() + self.shared.parts.runtime.tasks()
+    }
+
     /// The name of this server in history.
     #[must_use]
     pub fn node(&self) -> &str {

@@ -54,6 +54,23 @@ impl Gauge {
     pub fn down(&self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+
+    /// One more, until what is given is dropped.
+    #[must_use]
+    pub fn hold(&'static self) -> Held {
+        self.up();
+        Held(self)
+    }
+}
+
+/// One of those that a gauge counts.
+#[derive(Debug)]
+pub struct Held(&'static Gauge);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.down();
+    }
 }
 
 /// The bounds of a histogram's buckets, in microseconds.
@@ -120,6 +137,8 @@ metrics! {
     CONNECTIONS: Gauge = "sharpfaas_connections";
     /// Connections beyond the number of their address.
     CONNECTIONS_REFUSED: Counter = "sharpfaas_connections_refused_total";
+    /// Conversations on the hub, tails and streams of output that are open.
+    LISTENERS: Gauge = "sharpfaas_listeners";
     /// Calls that succeeded.
     CALLS_SUCCEEDED: Counter = "sharpfaas_invocations_total{status=\"succeeded\"}";
     /// Calls that failed.

@@ -109,6 +109,12 @@ impl Runtime {
         &self.wasm
     }
 
+    /// How many tasks its threads have, of components and of programs.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        self.threads.runtime.as_ref().map_or(0, |threads| threads.metrics().num_alive_tasks()) + self.native.tasks()
+    }
+
     /// Runs one call to its end. The first slice of a component, at most two of [`wasm::TICK`], runs on the
     /// caller's thread, which is all that most calls take; the rest on the guests' threads, so that no
     /// guest can hold a thread that others wait for. A component whose last call took longer begins there.

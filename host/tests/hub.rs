@@ -1,17 +1,17 @@
 //! The hub, as its clients see it: both dialects and tails.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::common::{
-    server::{PATIENCE, Server},
+    server::Server,
     websocket::{END, SignalR, Socket, lines},
 };
 
 mod load;
+mod vanish;
 
 /// What `print-lines` prints on standard output and error.
 const PRINTED: [&str; 10] = [
@@ -424,64 +424,4 @@ async fn a_stopping_server_lets_streams_end_and_sends_idle_connections_away() {
     assert_eq!((items.len(), &end["error"]), (11, &Value::Null));
     assert_eq!(busy.message().await["type"], 7);
     stopping.await.expect("it stops");
-}
-
-#[tokio::test]
-async fn listeners_that_vanish_leave_nothing_behind() {
-    let server = Server::start("[hub]\nping_seconds = 1\ntimeout_seconds = 2");
-    server.push("flood-output.wasm").await;
-    server.push("sleep.wasm").await;
-    server.push("ticks.wasm").await;
-    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("it runs").count();
-    let threads = || std::fs::read_dir(format!("/proc/{}/task", server.pid())).expect("it runs").count();
-    // Once for what is made at the first call.
-    let id = server.start_call("ticks", json!({ "count": 3, "everyMs": 1 })).await;
-    Socket::connect(&server, &format!("/api/invocations/{id}/tail")).await.events().await;
-    server.ended(&id).await;
-    let before = (descriptors(), threads());
-    let flood = server.start_call("flood-output", Value::Null).await;
-    let quiet = server.start_call("sleep", json!(20_000)).await;
-    let mut kept = Vec::new();
-    for number in 0..40 {
-        let id = if number % 2 == 0 { &flood } else { &quiet };
-        if number % 4 < 2 {
-            // Killed.
-            let mut socket = Socket::connect(&server, &format!("/api/invocations/{id}/tail")).await;
-            if number % 2 == 0 {
-                socket.text().await;
-            }
-        } else {
-            // Never reads, and never answers.
-            let address = server.url.trim_start_matches("http://");
-            let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
-            let head = format!(
-                "GET /api/invocations/{id}/tail HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-            );
-            stream.write_all(head.as_bytes()).await.expect("sent");
-            let mut answer = [0; 12];
-            stream.read_exact(&mut answer).await.expect("an answer");
-            assert_eq!(&answer, b"HTTP/1.1 101");
-            kept.push(stream);
-        }
-    }
-    // Both on the plain hub: its caller goes, and its call with it.
-    let mut caller = Socket::connect(&server, "/functions").await;
-    caller.send_json(json!({ "functionName": "flood-output", "lane": "dev", "callerId": "gone" })).await;
-    caller.json().await;
-    drop(caller);
-    let started = Instant::now();
-    // The client of this test keeps a connection of its own.
-    while descriptors() > before.0 + 1 {
-        assert!(started.elapsed() < PATIENCE, "{} descriptors, and {} before", descriptors(), before.0);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let (_, page) = server.get("/api/invocations?callerId=gone").await;
-    assert_eq!(page["invocations"][0]["status"], "cancelled");
-    for id in [&flood, &quiet] {
-        server.client.delete(server.url(&format!("/api/invocations/{id}"))).send().await.expect("an answer");
-        server.ended(id).await;
-    }
-    assert!(threads() <= before.1, "{} threads, and {} before", threads(), before.1);
-    drop(kept);
 }

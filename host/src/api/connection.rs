@@ -2,18 +2,23 @@
 
 use std::{
     mem,
-    os::fd::{AsRawFd, BorrowedFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd, BorrowedFd, RawFd},
     time::Duration,
 };
 
 use actix_web::{HttpRequest, dev::Extensions, rt::net::TcpStream};
-use rustix::net::sockopt;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::sockopt,
+};
 
-/// How long the kernel keeps a connection whose other end takes nothing, on any connection of the server:
-/// whoever vanished, or reads nothing for so long, is gone (RFC 5482).
+use crate::config::{HubConfig, seconds};
+
+/// How long the kernel keeps a connection whose other end takes nothing: whoever vanished, or reads nothing for so
+/// long, is gone (RFC 5482). For listeners the hub's settings say how long.
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
-/// After how long a silence the kernel asks whether the other end is still there, and how long it then
-/// waits for an answer; each three times. A listener to a call that prints nothing gets nothing else.
+/// After how long a silence the kernel asks whether the other end is still there, again and again until then. A
+/// listener to a call that prints nothing gets nothing else.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How much the kernel holds for a listener, in bytes: what it has not sent, and all there is. Left alone,
 /// a client that does not read would have it keep megabytes; a small buffer alone would make every listener
@@ -41,6 +46,22 @@ impl Socket {
         act(unsafe { BorrowedFd::borrow_raw(self.0) })
     }
 
+    /// Whether the client has closed its side: one that listens to a stream is gone then, and not about to ask for
+    /// more.
+    ///
+    /// # Safety
+    /// As the response's body lives.
+    #[must_use]
+    pub unsafe fn is_hung_up(self) -> bool {
+        // SAFETY: as the caller promises.
+        unsafe {
+            self.with(|socket| {
+                let mut asked = [PollFd::new(&socket, PollFlags::RDHUP)];
+                matches!(poll(&mut asked, Some(&Timespec::default())), Ok(1..))
+            })
+        }
+    }
+
     /// Breaks the connection off.
     ///
     /// # Safety
@@ -53,21 +74,30 @@ impl Socket {
 
 /// Prepares a new connection.
 pub fn on_connect(stream: &TcpStream, data: &mut Extensions) {
-    let milliseconds = u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
-    // Where the kernel has no such options, the hub's own time-out remains.
-    let _ = sockopt::set_tcp_user_timeout(stream, milliseconds);
-    let _ = sockopt::set_tcp_keepidle(stream, KEEP_ALIVE);
-    let _ = sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE);
-    let _ = sockopt::set_tcp_keepcnt(stream, 3);
-    let _ = sockopt::set_socket_keepalive(stream, true);
+    ask_after(stream.as_fd(), KEEP_ALIVE, USER_TIMEOUT);
     data.insert(Socket(stream.as_raw_fd()));
 }
 
-/// Bounds what the kernel holds for a client that listens.
-pub fn bound(request: &HttpRequest) {
+/// Has the kernel ask after the other end after that silence, and give it up after that `limit`.
+fn ask_after(socket: BorrowedFd<'_>, silence: Duration, limit: Duration) {
+    let milliseconds = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+    // Where the kernel has no such options, the hub's own time-out remains.
+    let _ = sockopt::set_tcp_user_timeout(socket, milliseconds);
+    let _ = sockopt::set_tcp_keepidle(socket, silence);
+    let _ = sockopt::set_tcp_keepintvl(socket, silence);
+    let _ = sockopt::set_socket_keepalive(socket, true);
+}
+
+/// Bounds what the kernel holds for a client that listens, and how long for one that vanished.
+pub fn bound(request: &HttpRequest, hub: &HubConfig) {
     let Some(socket) = Socket::of(request) else { return };
     // SAFETY: the request is being handled.
-    let _ = unsafe { socket.with(|socket| sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER)) };
+    let _ = unsafe {
+        socket.with(|socket| {
+            ask_after(socket, seconds(hub.ping_seconds), seconds(hub.timeout_seconds));
+            sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER)
+        })
+    };
     let not_sent = NOT_SENT;
     let length = libc::socklen_t::try_from(mem::size_of_val(&not_sent)).unwrap_or_default();
     // SAFETY: the request is being handled, so the descriptor is open; the option's value is an int of the

@@ -26,6 +26,8 @@ pub async fn metrics(services: Services, caller: Caller) -> Result<HttpResponse,
     let count = |status: Status| live.iter().filter(|live| live.status() == status).count();
     value(&mut text, "sharpfaas_invocations_running", "Calls at work.", "gauge", count(Status::Running));
     value(&mut text, "sharpfaas_invocations_queued", "Calls that wait.", "gauge", count(Status::Queued));
+    let tasks = services.invoker().tasks();
+    value(&mut text, "sharpfaas_tasks", "Tasks beside those of connections and listeners.", "gauge", tasks);
     let tokens = services.tokens().list().len();
     value(&mut text, "sharpfaas_tokens", "Tokens that are known.", "gauge", tokens);
     if let Some((resident, descriptors)) = process() {

@@ -5,7 +5,7 @@
 //! so that a listener which comes back with `Last-Event-ID` goes on after the last line it has seen, and one
 //! that has had the end gets no more.
 
-use std::{io::Write as _, time::Duration};
+use std::{io::Write as _, task::Poll, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -25,15 +25,15 @@ use super::{
     view::InvocationView,
 };
 use crate::{
+    config::seconds,
     database::InvocationRow,
     invoke::{Expired, Heard, Tail},
+    metrics,
     runtime::console::Batch,
 };
 
 /// How much is read in one go, in bytes.
 const BYTES: usize = 16 * 1024;
-/// How long a listener waits at most without a byte, so that proxies keep the connection.
-const SILENCE: Duration = Duration::from_secs(15);
 
 /// How the output is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +73,9 @@ pub async fn output(
         // A browser's EventSource comes back until it is told that there is no more.
         return Ok(HttpResponse::NoContent().finish());
     }
-    connection::bound(&request);
-    let state = Streaming { tail, form, caller, ended: false };
+    connection::bound(&request, &services.config().hub);
+    let silence = seconds(services.config().hub.ping_seconds);
+    let state = Streaming { tail, form, caller, silence, ended: false, _listening: metrics::LISTENERS.hold() };
     Ok(HttpResponse::Ok()
         .insert_header((
             header::CONTENT_TYPE,
@@ -85,7 +86,7 @@ pub async fn output(
         ))
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header(("X-Accel-Buffering", "no"))
-        .streaming(state.into_stream()))
+        .streaming(while_heard(state.into_stream(), connection::Socket::of(&request))))
 }
 
 fn form(headers: &HeaderMap) -> Form {
@@ -106,7 +107,10 @@ struct Streaming {
     tail: Tail,
     form: Form,
     caller: Caller,
+    /// How long a listener waits at most without a byte, so that proxies keep the connection.
+    silence: Duration,
     ended: bool,
+    _listening: metrics::Held,
 }
 
 impl Streaming {
@@ -127,7 +131,7 @@ impl Streaming {
         let mut text = Vec::new();
         let form = self.form;
         let heard = tokio::select! {
-            heard = tokio::time::timeout(SILENCE, self.tail.next(BYTES)) => heard,
+            heard = tokio::time::timeout(self.silence, self.tail.next(BYTES)) => heard,
             // Whoever listens may no longer do so.
             () = self.caller.ended() => Ok(Err(Expired)),
         };
@@ -145,6 +149,18 @@ impl Streaming {
         }
         text
     }
+}
+
+/// Ends when the listener hangs up. The web server would answer on, since a client may close its side and still
+/// read; and a call that prints nothing never finds out.
+fn while_heard<T>(stream: impl Stream<Item = T>, socket: Option<connection::Socket>) -> impl Stream<Item = T> {
+    let mut stream = Box::pin(stream);
+    stream::poll_fn(move |context| match stream.as_mut().poll_next(context) {
+        // The web server asks again whenever something comes from the client, the end too.
+        // SAFETY: it asks while the connection lives, whose response this is.
+        Poll::Pending if socket.is_some_and(|socket| unsafe { socket.is_hung_up() }) => Poll::Ready(None),
+        next => next,
+    })
 }
 
 fn lines(form: Form, batch: &Batch, text: &mut Vec<u8>) {
@@ -175,7 +191,7 @@ fn skipped(form: Form, lines: u64, text: &mut Vec<u8>) {
 
 /// The last event. Its id is the number after the last line's: who comes back with it has had everything.
 fn completed(form: Form, number: u64, row: &InvocationRow, text: &mut Vec<u8>) {
-    if let (Form::Events, Ok(data)) = (form, serde_json::to_string(&InvocationView::whole(row))) {
+    if let (Form::Events, Ok(data)) = (form, serde_json::to_string(&InvocationView::ended(row))) {
         // JSON has no line ends outside of its strings' escapes, so the data is one line.
         let _ = write!(text, "id: {number}\nevent: completed\ndata: {data}\n\n");
     }

@@ -94,12 +94,13 @@ impl<'a> InvocationView<'a> {
     /// All of it.
     #[must_use]
     pub fn whole(row: &'a InvocationRow) -> Self {
-        Self {
-            result: row.result.as_deref().map(ResultValue),
-            output: Some(&row.output),
-            output_truncated: Some(row.output_skipped > 0),
-            ..Self::line(row)
-        }
+        Self { output: Some(&row.output), output_truncated: Some(row.output_skipped > 0), ..Self::ended(row) }
+    }
+
+    /// Without the output, for whoever has just listened to it.
+    #[must_use]
+    pub fn ended(row: &'a InvocationRow) -> Self {
+        Self { result: row.result.as_deref().map(ResultValue), ..Self::line(row) }
     }
 
     /// Without result and output, for lists.

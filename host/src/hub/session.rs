@@ -18,6 +18,7 @@ use crate::{
     database::InvocationRow,
     function::{ErrorCode, Invocation},
     invoke::{Expired, Heard, Live, Tail},
+    metrics,
     runtime::console::Batch,
 };
 
@@ -167,6 +168,7 @@ enum Dialect {
 
 /// Serves one connection until either side ends it. What it started and has not ended is cancelled then.
 pub async fn serve(sender: Sender, receiver: Receiver, services: Services, caller: Caller, max: usize) {
+    let _listening = metrics::LISTENERS.hold();
     let limit = seconds(services.config().hub.timeout_seconds);
     let guard = sender.clone();
     tokio::select! {
@@ -274,6 +276,7 @@ pub async fn follow(
     tail: Tail,
     voice: impl Voice,
 ) {
+    let _listening = metrics::LISTENERS.hold();
     let hub = services.config().hub.clone();
     let closing = services.closing().clone();
     let is_here = tail.is_here();

@@ -26,7 +26,10 @@ use bytes::Bytes;
 use tokio::{sync::Notify, time::Instant};
 
 use super::frames::Frames;
-use crate::api::{Problem, connection};
+use crate::{
+    api::{Problem, connection},
+    config::HubConfig,
+};
 
 /// How many bytes of messages may wait to be written, before those that are added at once.
 const ROOM: usize = 16 * 1024;
@@ -43,10 +46,11 @@ pub fn open(
     request: &HttpRequest,
     payload: web::Payload,
     max: usize,
+    hub: &HubConfig,
 ) -> Result<(HttpResponse, Sender, Receiver), Problem> {
     let (response, _, messages) = actix_ws::handle(request, payload)
         .map_err(|error| Problem::invalid(format!("{} is for WebSockets: {error}", request.path())))?;
-    connection::bound(request);
+    connection::bound(request, hub);
     let flow = Rc::new(Flow {
         unsent: RefCell::default(),
         finished: Cell::new(false),

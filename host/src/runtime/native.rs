@@ -132,6 +132,12 @@ impl NativeRuntime {
         })
     }
 
+    /// How many tasks its threads have.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        self.threads.as_ref().map_or(0, |threads| threads.metrics().num_alive_tasks())
+    }
+
     /// Runs a program once. Ends, with all its processes, at the call's deadline at the latest; when the
     /// future is dropped, it is ended and cleaned up behind it.
     ///

@@ -5,5 +5,6 @@ pub mod ftp_proxy;
 pub mod ftp_server;
 pub mod numbered;
 pub mod process;
+pub mod raw;
 pub mod server;
 pub mod websocket;
