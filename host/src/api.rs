@@ -42,7 +42,7 @@ pub use door::{ClientToken, admit, count};
 pub use error::{Problem, ProblemDocument};
 pub use fields::Fields;
 pub use invocations::{id, may_see, not_found};
-pub use view::{ResultValue, millis};
+pub use view::{millis, with_result};
 
 /// Puts the route of calls into an app: the first that is looked at, as nearly every request is one.
 pub fn calls(app: &mut web::ServiceConfig) {

@@ -14,6 +14,7 @@ pub mod outcome;
 pub mod output;
 pub mod package;
 pub mod reference;
+pub mod result;
 pub mod version;
 
 pub use code::ErrorCode;
@@ -25,4 +26,5 @@ pub use name::{CallerId, EntryName, FunctionName, Lane, NameError, QueueName, To
 pub use outcome::{Failure, FailureKind, Outcome, Status};
 pub use output::{OutputLine, Stream, timestamp};
 pub use reference::{Digest, FunctionRef, Location};
+pub use result::ResultText;
 pub use version::{Selector, Version, VersionError};

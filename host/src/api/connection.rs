@@ -15,10 +15,10 @@ use rustix::{
 use crate::config::{HubConfig, seconds};
 
 /// How long the kernel keeps a connection whose other end takes nothing: whoever vanished, or reads nothing for so
-/// long, is gone (RFC 5482). For listeners the hub's settings say how long.
+/// long, is gone (RFC 5482). Not so for listeners: the kernel may take one that reads slowly for one that reads nothing.
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
-/// After how long a silence the kernel asks whether the other end is still there, again and again until then. A
-/// listener to a call that prints nothing gets nothing else.
+/// After how long a silence the kernel asks whether the other end is still there, and how long it then waits for an
+/// answer; each three times. A listener to a call that prints nothing gets nothing else.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How much the kernel holds for a listener, in bytes: what it has not sent, and all there is. Left alone,
 /// a client that does not read would have it keep megabytes; a small buffer alone would make every listener
@@ -62,6 +62,23 @@ impl Socket {
         }
     }
 
+    /// Whether nothing has come from the client's kernel for so long, which answers to whatever is sent and to what
+    /// the kernel here asks it.
+    ///
+    /// # Safety
+    /// As the response's body lives.
+    #[must_use]
+    pub unsafe fn is_silent_for(self, limit: Duration) -> bool {
+        // SAFETY: numbers, for which zeros are good.
+        let mut told: libc::tcp_info = unsafe { mem::zeroed() };
+        let mut length = libc::socklen_t::try_from(mem::size_of_val(&told)).unwrap_or_default();
+        // SAFETY: as the caller promises, the descriptor is open; the kernel writes at most as much as there is room.
+        let asked = unsafe {
+            libc::getsockopt(self.0, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut told).cast(), &raw mut length)
+        };
+        asked == 0 && Duration::from_millis(told.tcpi_last_ack_recv.into()) >= limit
+    }
+
     /// Breaks the connection off.
     ///
     /// # Safety
@@ -74,27 +91,45 @@ impl Socket {
 
 /// Prepares a new connection.
 pub fn on_connect(stream: &TcpStream, data: &mut Extensions) {
-    ask_after(stream.as_fd(), KEEP_ALIVE, USER_TIMEOUT);
+    // Where the kernel has no such options, the hub's own time-out remains.
+    let _ = sockopt::set_tcp_user_timeout(stream, milliseconds(USER_TIMEOUT));
+    ask_after(stream.as_fd(), KEEP_ALIVE, 3);
+    let _ = sockopt::set_socket_keepalive(stream, true);
     data.insert(Socket(stream.as_raw_fd()));
 }
 
-/// Has the kernel ask after the other end after that silence, and give it up after that `limit`.
-fn ask_after(socket: BorrowedFd<'_>, silence: Duration, limit: Duration) {
-    let milliseconds = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
-    // Where the kernel has no such options, the hub's own time-out remains.
-    let _ = sockopt::set_tcp_user_timeout(socket, milliseconds);
+/// Has the kernel ask after the other end after each such silence, and give it up after so many without an answer.
+fn ask_after(socket: BorrowedFd<'_>, silence: Duration, times: u32) {
     let _ = sockopt::set_tcp_keepidle(socket, silence);
     let _ = sockopt::set_tcp_keepintvl(socket, silence);
-    let _ = sockopt::set_socket_keepalive(socket, true);
+    let _ = sockopt::set_tcp_keepcnt(socket, times);
 }
 
-/// Bounds what the kernel holds for a client that listens, and how long for one that vanished.
-pub fn bound(request: &HttpRequest, hub: &HubConfig) {
-    let Some(socket) = Socket::of(request) else { return };
+/// A connection whose client listens. When that is over it is one like others.
+#[derive(Debug)]
+pub struct Bound(Socket);
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        // SAFETY: as the response's body, or what will be, has it.
+        let _ = unsafe { self.0.with(|socket| sockopt::set_tcp_user_timeout(socket, milliseconds(USER_TIMEOUT))) };
+    }
+}
+
+fn milliseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// Bounds what the kernel holds for a client that listens, and how long for one that vanished. What is given must be
+/// held by the response's body, and not outlive it.
+pub fn bound(request: &HttpRequest, hub: &HubConfig) -> Option<Bound> {
+    let socket = Socket::of(request)?;
     // SAFETY: the request is being handled.
     let _ = unsafe {
         socket.with(|socket| {
-            ask_after(socket, seconds(hub.ping_seconds), seconds(hub.timeout_seconds));
+            let times = u32::try_from(hub.timeout_seconds / hub.ping_seconds.max(1)).unwrap_or(u32::MAX);
+            ask_after(socket, seconds(hub.ping_seconds), times);
+            let _ = sockopt::set_tcp_user_timeout(socket, 0);
             sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER)
         })
     };
@@ -114,4 +149,5 @@ pub fn bound(request: &HttpRequest, hub: &HubConfig) {
             })
         };
     }
+    Some(Bound(socket))
 }

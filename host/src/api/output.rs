@@ -5,15 +5,22 @@
 //! so that a listener which comes back with `Last-Event-ID` goes on after the last line it has seen, and one
 //! that has had the end gets no more.
 
-use std::{io::Write as _, task::Poll, time::Duration};
+use std::{
+    cell::Cell,
+    io::Write as _,
+    rc::Rc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use actix_web::{
     HttpRequest, HttpResponse,
     http::header::{self, HeaderMap},
-    web,
+    rt, web,
 };
 use bytes::Bytes;
 use futures_util::{Stream, stream};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Problem, Services,
@@ -22,7 +29,7 @@ use super::{
     error::ProblemDocument,
     invocations::{id, may_see, not_found},
     line,
-    view::InvocationView,
+    view::{InvocationView, with_result},
 };
 use crate::{
     config::seconds,
@@ -73,9 +80,11 @@ pub async fn output(
         // A browser's EventSource comes back until it is told that there is no more.
         return Ok(HttpResponse::NoContent().finish());
     }
-    connection::bound(&request, &services.config().hub);
-    let silence = seconds(services.config().hub.ping_seconds);
-    let state = Streaming { tail, form, caller, silence, ended: false, _listening: metrics::LISTENERS.hold() };
+    let hub = &services.config().hub;
+    let bound = connection::bound(&request, hub);
+    let (silence, limit) = (seconds(hub.ping_seconds), seconds(hub.timeout_seconds));
+    let state =
+        Streaming { tail, form, caller, silence, ended: false, result: None, _listening: metrics::LISTENERS.hold() };
     Ok(HttpResponse::Ok()
         .insert_header((
             header::CONTENT_TYPE,
@@ -86,7 +95,7 @@ pub async fn output(
         ))
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header(("X-Accel-Buffering", "no"))
-        .streaming(while_heard(state.into_stream(), connection::Socket::of(&request))))
+        .streaming(heard(state.into_stream(), connection::Socket::of(&request), bound, silence, limit)))
 }
 
 fn form(headers: &HeaderMap) -> Form {
@@ -110,6 +119,8 @@ struct Streaming {
     /// How long a listener waits at most without a byte, so that proxies keep the connection.
     silence: Duration,
     ended: bool,
+    /// What is left of the result, once the call has ended.
+    result: Option<Bytes>,
     _listening: metrics::Held,
 }
 
@@ -129,6 +140,18 @@ impl Streaming {
     /// What comes next, in the form of the listener.
     async fn more(&mut self) -> Vec<u8> {
         let mut text = Vec::new();
+        if self.result.is_none() {
+            self.hear(&mut text).await;
+        }
+        if let Some(result) = &mut self.result {
+            piece_of(result, &mut text);
+            self.ended = result.is_empty();
+        }
+        text
+    }
+
+    /// Adds what the call prints next, and the beginning of its end.
+    async fn hear(&mut self, text: &mut Vec<u8>) {
         let form = self.form;
         let heard = tokio::select! {
             heard = tokio::time::timeout(self.silence, self.tail.next(BYTES)) => heard,
@@ -136,30 +159,58 @@ impl Streaming {
             () = self.caller.ended() => Ok(Err(Expired)),
         };
         match heard {
-            Err(_) => keep_alive(form, &mut text),
+            Err(_) => keep_alive(form, text),
             Ok(Err(Expired)) => self.ended = true,
             Ok(Ok(Heard { batch, end })) => {
-                skipped(form, batch.skipped, &mut text);
-                lines(form, &batch, &mut text);
-                if let Some(row) = end {
-                    completed(form, batch.next(), &row, &mut text);
-                    self.ended = true;
+                skipped(form, batch.skipped, text);
+                lines(form, &batch, text);
+                match (form, end) {
+                    (_, None) => {}
+                    (Form::Text, Some(_)) => self.ended = true,
+                    (Form::Events, Some(row)) => self.result = Some(completed(batch.next(), &row, text)),
                 }
             }
         }
-        text
     }
 }
 
-/// Ends when the listener hangs up. The web server would answer on, since a client may close its side and still
-/// read; and a call that prints nothing never finds out.
-fn while_heard<T>(stream: impl Stream<Item = T>, socket: Option<connection::Socket>) -> impl Stream<Item = T> {
+/// What is streamed, until the listener has hung up, or takes nothing for `limit`, or is silent for so long. That
+/// is looked at whenever `often` has passed, since who takes nothing asks for nothing.
+fn heard<T>(
+    stream: impl Stream<Item = T>,
+    socket: Option<connection::Socket>,
+    bound: Option<connection::Bound>,
+    often: Duration,
+    limit: Duration,
+) -> impl Stream<Item = T> {
     let mut stream = Box::pin(stream);
-    stream::poll_fn(move |context| match stream.as_mut().poll_next(context) {
-        // The web server asks again whenever something comes from the client, the end too.
-        // SAFETY: it asks while the connection lives, whose response this is.
-        Poll::Pending if socket.is_some_and(|socket| unsafe { socket.is_hung_up() }) => Poll::Ready(None),
-        next => next,
+    // Since when what was given is not all taken.
+    let given = Rc::new(Cell::new(None::<Instant>));
+    let (watched, mut ticks) = (given.clone(), tokio::time::interval(often));
+    let watch = AbortOnDropHandle::new(rt::spawn(async move {
+        let Some(socket) = socket else { return };
+        loop {
+            ticks.tick().await;
+            let stalled = watched.get().is_some_and(|since| since.elapsed() >= limit);
+            // SAFETY: this ends with the stream, which is the body of the connection's response.
+            if stalled || unsafe { socket.is_silent_for(limit) } {
+                // SAFETY: as before.
+                return unsafe { socket.abort() };
+            }
+        }
+    }));
+    stream::poll_fn(move |context| {
+        let _ = (&watch, &bound);
+        match stream.as_mut().poll_next(context) {
+            // The web server would answer on, since a client may close its side and still read; but a call that prints
+            // nothing would never find out. It asks again whenever something comes from the client, the end too.
+            // SAFETY: it asks while the connection lives, whose response this is.
+            Poll::Pending if socket.is_some_and(|socket| unsafe { socket.is_hung_up() }) => Poll::Ready(None),
+            next => {
+                given.set(next.is_ready().then(Instant::now));
+                next
+            }
+        }
     })
 }
 
@@ -190,10 +241,21 @@ fn skipped(form: Form, lines: u64, text: &mut Vec<u8>) {
 }
 
 /// The last event. Its id is the number after the last line's: who comes back with it has had everything.
-fn completed(form: Form, number: u64, row: &InvocationRow, text: &mut Vec<u8>) {
-    if let (Form::Events, Ok(data)) = (form, serde_json::to_string(&InvocationView::ended(row))) {
-        // JSON has no line ends outside of its strings' escapes, so the data is one line.
-        let _ = write!(text, "id: {number}\nevent: completed\ndata: {data}\n\n");
+/// The output is not in it again. Its result, which may be long, is left to be sent in pieces.
+fn completed(number: u64, row: &InvocationRow, text: &mut Vec<u8>) -> Bytes {
+    let call = serde_json::to_string(&InvocationView::line(row)).unwrap_or_default();
+    let (start, result, _) = with_result(&call, row.result.as_ref());
+    let _ = write!(text, "id: {number}\nevent: completed\ndata: {start}");
+    result
+}
+
+/// Adds a piece of the result, and after its last the end of the event.
+fn piece_of(result: &mut Bytes, text: &mut Vec<u8>) {
+    let piece = result.split_to(result.len().min(BYTES));
+    // JSON has line ends only where it may have any white space; an event's data must have none.
+    text.extend(piece.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
+    if result.is_empty() {
+        text.extend_from_slice(b"}\n\n");
     }
 }
 

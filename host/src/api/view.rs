@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -10,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     database::InvocationRow,
-    function::{FunctionType, OutputLine, Status},
+    function::{FunctionType, OutputLine, ResultText, Status},
 };
 
 /// A result: the JSON value that the text is, or else the text as a string.
@@ -24,6 +25,14 @@ impl Serialize for ResultValue<'_> {
             Err(_) => serializer.serialize_str(self.0),
         }
     }
+}
+
+/// A JSON object with the result as its last member, in three parts: the one in the middle is shared by all who are
+/// told of it.
+#[must_use]
+pub fn with_result(object: &str, result: Option<&ResultText>) -> (String, Bytes, &'static str) {
+    let members = object.strip_suffix('}').unwrap_or(object);
+    (format!("{members},\"result\":"), result.map_or(Bytes::from_static(b"null"), ResultText::json), "}")
 }
 
 /// Milliseconds with the microseconds behind the point.
@@ -94,13 +103,12 @@ impl<'a> InvocationView<'a> {
     /// All of it.
     #[must_use]
     pub fn whole(row: &'a InvocationRow) -> Self {
-        Self { output: Some(&row.output), output_truncated: Some(row.output_skipped > 0), ..Self::ended(row) }
-    }
-
-    /// Without the output, for whoever has just listened to it.
-    #[must_use]
-    pub fn ended(row: &'a InvocationRow) -> Self {
-        Self { result: row.result.as_deref().map(ResultValue), ..Self::line(row) }
+        Self {
+            result: row.result.as_deref().map(ResultValue),
+            output: Some(&row.output),
+            output_truncated: Some(row.output_skipped > 0),
+            ..Self::line(row)
+        }
     }
 
     /// Without result and output, for lists.

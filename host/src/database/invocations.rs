@@ -13,7 +13,8 @@ use sea_orm::{
 
 use super::{Database, DatabaseError, damaged, entities::invocation, micros, time, unsigned, versions::parse};
 use crate::function::{
-    CallerId, FunctionName, FunctionType, InvocationId, Lane, OutputLine, Selector, Status, TokenName, Version,
+    CallerId, FunctionName, FunctionType, InvocationId, Lane, OutputLine, ResultText, Selector, Status, TokenName,
+    Version,
 };
 
 mod write;
@@ -48,7 +49,7 @@ pub struct InvocationRow {
     pub detail: Option<String>,
     /// What the function returned. U+0000 in it, and in `detail`, is kept as U+FFFD, as PostgreSQL's text
     /// can't hold it.
-    pub result: Option<String>,
+    pub result: Option<ResultText>,
     /// The last of what it printed.
     pub output: Vec<Arc<OutputLine>>,
     /// How many lines it had printed before those: the number of the first of them.
@@ -254,7 +255,7 @@ fn from_model(row: invocation::Model) -> Result<InvocationRow, DbErr> {
         status: Status::from_name(&row.status).ok_or_else(|| damaged("status", &row.status))?,
         error_code: row.error_code,
         detail: row.detail,
-        result: row.result,
+        result: row.result.map(Into::into),
         output: output.into_iter().map(Arc::new).collect(),
         output_skipped: unsigned("skipped", row.output_skipped)?,
         node: row.node,

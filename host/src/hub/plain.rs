@@ -12,7 +12,7 @@ use super::{
     session::{Calls, End, Voice},
 };
 use crate::{
-    api::{self, Fields, Problem, ProblemDocument, ResultValue, line, millis},
+    api::{self, Fields, Problem, ProblemDocument, line, millis, with_result},
     database::InvocationRow,
     function::{FunctionType, InvocationId, Status},
     invoke::Live,
@@ -49,12 +49,11 @@ struct Skipped {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Completed<'a> {
+struct Completed {
     version: Option<String>,
     #[serde(rename = "type")]
     kind: Option<FunctionType>,
     status: Status,
-    result: Option<ResultValue<'a>>,
     elapsed_ms: Option<f64>,
 }
 
@@ -163,20 +162,19 @@ impl Voice for EventVoice {
         }
     }
 
-    fn ended(&self, row: &InvocationRow) -> String {
-        match Problem::of_ended(row) {
-            Some(problem) => self.refused(&problem),
-            None => self.event(
-                "completed",
-                Completed {
-                    version: row.version.map(|version| version.to_string()),
-                    kind: row.kind,
-                    status: row.status,
-                    result: row.result.as_deref().map(ResultValue),
-                    elapsed_ms: row.elapsed_us.map(millis),
-                },
-            ),
+    fn ended(&self, row: &InvocationRow, to: &mut Frames) {
+        if let Some(problem) = Problem::of_ended(row) {
+            let refused = self.refused(&problem);
+            return to.text(|to| to.extend_from_slice(refused.as_bytes()));
         }
+        let completed = Completed {
+            version: row.version.map(|version| version.to_string()),
+            kind: row.kind,
+            status: row.status,
+            elapsed_ms: row.elapsed_us.map(millis),
+        };
+        let (start, result, end) = with_result(&self.event("completed", completed), row.result.as_ref());
+        to.text_around(&start, result, end);
     }
 
     fn refused(&self, problem: &Problem) -> String {

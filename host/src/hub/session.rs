@@ -35,8 +35,8 @@ const MAX_CUT: usize = 1024;
 pub trait Voice {
     /// Adds the messages for lines, in their order.
     fn lines(&self, batch: &Batch, to: &mut Frames);
-    /// The last message.
-    fn ended(&self, row: &InvocationRow) -> String;
+    /// Adds the last message.
+    fn ended(&self, row: &InvocationRow, to: &mut Frames);
     /// The last message of a call of which nothing is known any more.
     fn refused(&self, problem: &Problem) -> String;
 }
@@ -50,7 +50,7 @@ pub async fn tell(mut tail: Tail, voice: impl Voice, sender: &Sender) -> Result<
                     sender.send(|frames| voice.lines(&batch, frames)).await?;
                 }
                 if let Some(row) = end {
-                    return sender.text(&voice.ended(&row)).await;
+                    return sender.send(|frames| voice.ended(&row, frames)).await;
                 }
             }
             Err(error @ Expired) => {

@@ -127,8 +127,10 @@ impl Voice for StreamVoice {
         });
     }
 
-    fn ended(&self, row: &InvocationRow) -> String {
-        completion(self.0.id(), Problem::of_ended(row).map(|problem| problem.to_string()).as_deref())
+    fn ended(&self, row: &InvocationRow, to: &mut Frames) {
+        let error = Problem::of_ended(row).map(|problem| problem.to_string());
+        let end = completion(self.0.id(), error.as_deref());
+        to.text(|to| to.extend_from_slice(end.as_bytes()));
     }
 
     fn refused(&self, problem: &Problem) -> String {

@@ -9,7 +9,7 @@
 use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
-    fmt, mem,
+    fmt,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -50,7 +50,7 @@ pub fn open(
 ) -> Result<(HttpResponse, Sender, Receiver), Problem> {
     let (response, _, messages) = actix_ws::handle(request, payload)
         .map_err(|error| Problem::invalid(format!("{} is for WebSockets: {error}", request.path())))?;
-    connection::bound(request, hub);
+    let bound = connection::bound(request, hub);
     let flow = Rc::new(Flow {
         unsent: RefCell::default(),
         finished: Cell::new(false),
@@ -62,7 +62,7 @@ pub fn open(
         socket: connection::Socket::of(request),
     });
     let body = flow.clone();
-    let response = response.map_body(|_, inner| BoxBody::new(Outgoing { flow: body, _inner: inner }));
+    let response = response.map_body(|_, inner| BoxBody::new(Outgoing { flow: body, _inner: inner, _bound: bound }));
     let messages = messages.max_frame_size(max).aggregate_continuations().max_continuation_size(max);
     Ok((response, Sender { hands: Rc::new(Hands(flow.clone())) }, Receiver { messages, flow }))
 }
@@ -282,6 +282,7 @@ struct Outgoing {
     flow: Rc<Flow>,
     /// The body that actix-ws made tells, when it goes, the stream of messages that the connection is gone.
     _inner: BoxBody,
+    _bound: Option<connection::Bound>,
 }
 
 impl MessageBody for Outgoing {
@@ -293,21 +294,21 @@ impl MessageBody for Outgoing {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
         let flow = &self.flow;
-        let frames = mem::take(&mut *flow.unsent.borrow_mut());
-        if frames.len() == 0 {
+        let waiting = flow.waiting();
+        if waiting == 0 {
             if flow.finished.get() {
                 return Poll::Ready(None);
             }
             flow.writer.set(Some(context.waker().clone()));
             return Poll::Pending;
         }
-        if frames.len() >= ROOM {
+        if waiting >= ROOM {
             // What was held up moves again: a client that reads slowly is alive, though its answer to a
             // ping is behind all that it has not read yet.
             flow.heard.set(Instant::now());
             flow.changed.notify_waiters();
         }
-        Poll::Ready(Some(Ok(frames.into())))
+        Poll::Ready(Some(Ok(flow.unsent.borrow_mut().take())))
     }
 }
 

@@ -14,8 +14,8 @@ use super::InvokeError;
 use crate::{
     database::InvocationRow,
     function::{
-        CallerId, Confidential, FunctionName, FunctionRef, FunctionType, InvocationId, Lane, OutputLine, Seal,
-        Selector, Status, TokenName, Version,
+        CallerId, Confidential, FunctionName, FunctionRef, FunctionType, InvocationId, Lane, OutputLine, ResultText,
+        Seal, Selector, Status, TokenName, Version,
     },
     metrics,
     runtime::console::Console,
@@ -60,7 +60,7 @@ struct Begun {
 #[derive(Debug)]
 pub struct Ended {
     /// Its result, or why there is none.
-    pub result: Result<String, InvokeError>,
+    pub result: Result<ResultText, InvokeError>,
     /// When.
     pub at: DateTime<Utc>,
     /// How long it was at work, from its place to its end.
@@ -76,6 +76,13 @@ impl Ended {
             Err(error) => error.status(),
         }
     }
+}
+
+/// When a row has what the call printed.
+enum Printed {
+    Always,
+    OnceEnded,
+    Never,
 }
 
 impl Live {
@@ -109,7 +116,7 @@ impl Live {
     pub(super) fn end(&self, result: Result<String, InvokeError>, elapsed: Duration) {
         self.console.end();
         self.end.get_or_init(|| {
-            let ended = Ended { result, at: Utc::now(), elapsed };
+            let ended = Ended { result: result.map(Into::into), at: Utc::now(), elapsed };
             count(&ended);
             ended
         });
@@ -163,13 +170,13 @@ impl Live {
     /// The call as history keeps it, as it stands now; what it printed is in it when it has ended.
     #[must_use]
     pub fn row(&self, node: &str) -> InvocationRow {
-        self.row_with(node, false, self.seal(false))
+        self.row_with(node, Printed::OnceEnded, self.seal(false))
     }
 
-    /// As [`row`](Self::row), for its caller, who may be told what is kept encrypted.
+    /// As [`row`](Self::row), without what it printed: for who followed it, its caller or another.
     #[must_use]
-    pub fn row_for_caller(&self, node: &str) -> InvocationRow {
-        self.row_with(node, false, self.seal(true))
+    pub fn row_without_output(&self, node: &str, for_caller: bool) -> InvocationRow {
+        self.row_with(node, Printed::Never, self.seal(for_caller))
     }
 
     /// What encrypts that which is told of it to others, or to its caller.
@@ -187,14 +194,18 @@ impl Live {
 
     /// As [`row`](Self::row), with what it has printed so far.
     pub(super) fn row_so_far(&self, node: &str) -> InvocationRow {
-        self.row_with(node, true, self.seal(false))
+        self.row_with(node, Printed::Always, self.seal(false))
     }
 
-    fn row_with(&self, node: &str, output: bool, seal: Option<&dyn Seal>) -> InvocationRow {
+    fn row_with(&self, node: &str, printed: Printed, seal: Option<&dyn Seal>) -> InvocationRow {
         // Looked at once: it may end while the row is made, and the row must be of one moment.
         let end = self.end.get();
         let error = end.and_then(|end| end.result.as_ref().err());
-        let (output, output_skipped) = if output || end.is_some() { self.console.tail() } else { (Vec::new(), 0) };
+        let (output, output_skipped) = match printed {
+            Printed::Never => (Vec::new(), 0),
+            Printed::OnceEnded if end.is_none() => (Vec::new(), 0),
+            Printed::OnceEnded | Printed::Always => self.console.tail(),
+        };
         InvocationRow {
             id: self.id,
             caller_id: self.caller_id.clone(),
@@ -207,7 +218,7 @@ impl Live {
             error_code: error.map(|error| error.code().as_str().to_owned()),
             detail: error.map(|error| detail(error, seal)),
             result: end.and_then(|end| end.result.as_ref().ok()).map(|result| match seal {
-                Some(seal) => seal.seal(result),
+                Some(seal) => seal.seal(result).into(),
                 None => result.clone(),
             }),
             output: sealed(output, seal),

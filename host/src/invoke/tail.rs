@@ -50,8 +50,8 @@ enum Source {
 pub struct Heard {
     /// Lines, and how many came too early for the follower.
     pub batch: Batch,
-    /// The call, when it has ended and no line comes any more.
-    pub end: Option<Box<InvocationRow>>,
+    /// The call, when it has ended and no line comes any more. What it printed is not always in it.
+    pub end: Option<Arc<InvocationRow>>,
 }
 
 /// The call's row was deleted while it was followed.
@@ -111,7 +111,7 @@ impl Tail {
             (_, false) => None,
             (Source::Live(live, for_caller), true) => {
                 live.wait().await;
-                Some(Box::new(if *for_caller { live.row_for_caller(&self.node) } else { live.row(&self.node) }))
+                Some(Arc::new(live.row_without_output(&self.node, *for_caller)))
             }
             (Source::Mirror(mirror), true) => Some(mirror.end().await.ok_or(Expired)?),
         };
@@ -126,7 +126,7 @@ impl Tail {
 pub(super) struct Mirror {
     console: Console,
     /// `None` in it: the row is gone.
-    end: OnceLock<Option<Box<InvocationRow>>>,
+    end: OnceLock<Option<Arc<InvocationRow>>>,
     ended: Notify,
 }
 
@@ -143,7 +143,7 @@ impl Mirror {
                 if !row.status.is_end() {
                     return false;
                 }
-                Some(Box::new(row))
+                Some(Arc::new(row))
             }
             None => None,
         };
@@ -153,7 +153,7 @@ impl Mirror {
         true
     }
 
-    async fn end(&self) -> Option<Box<InvocationRow>> {
+    async fn end(&self) -> Option<Arc<InvocationRow>> {
         loop {
             let mut ended = std::pin::pin!(self.ended.notified());
             ended.as_mut().enable();

@@ -63,7 +63,7 @@ pub async fn a_batch_of_any_size_is_written(database: &Database) {
     let mut rows: Vec<_> = (0..1201).map(|_| ended(&running("f"))).collect();
     // More than goes into one statement, by rows and by bytes.
     for row in rows.iter_mut().skip(600).take(4) {
-        row.result = Some("x".repeat(3 * 1024 * 1024));
+        row.result = Some("x".repeat(3 * 1024 * 1024).into());
     }
     database.save(&rows).await.expect("saved");
     for row in [&rows[0], &rows[499], &rows[500], &rows[601], &rows[1200]] {

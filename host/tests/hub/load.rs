@@ -211,6 +211,40 @@ impl Told {
     }
 }
 
+/// A result may have megabytes, and is told to all who follow the call: the server has it once, and not once for each.
+#[tokio::test]
+async fn a_long_result_is_held_once_however_many_are_told_of_it() {
+    let server = Server::start("");
+    server.push("exe-flood").await;
+    let lines = 40_000;
+    let id = server.start_call("exe-flood", json!(lines)).await;
+    let call = server.ended(&id).await;
+    let result = call["result"].as_str().expect("text");
+    assert!(result.len() >= lines * 99 && call["status"] == "succeeded", "{}", result.len());
+    let idle = server.resident();
+    let mut listeners = Vec::new();
+    for _ in 0..50 {
+        for dialect in [Dialect::Tail, Dialect::Events] {
+            let mut listener = Raw::listen(&server, dialect, &id, ("", Value::Null)).await;
+            listener.read_until("completed").await;
+            listeners.push(listener);
+        }
+    }
+    let grown = server.resident().saturating_sub(idle) / MIB;
+    println!("{} listeners to a result of {} MB: {grown} MiB more", listeners.len(), result.len() / 1_000_000);
+    assert!(grown < 50, "{grown} MiB more than {}", idle / MIB);
+    drop(listeners);
+    // And all of it comes, in one message and in one event.
+    let last = Socket::connect(&server, &format!("/api/invocations/{id}/tail")).await.events().await.pop();
+    assert_eq!(last.expect("an end")["result"], call["result"]);
+    let output = server.client.get(server.url(&format!("/api/invocations/{id}/output")));
+    let events = output.header("Accept", "text/event-stream").send().await.expect("an answer");
+    let events = events.text().await.expect("text");
+    let last: Value =
+        events.trim_end().rsplit_once("\ndata: ").and_then(|(_, data)| serde_json::from_str(data).ok()).expect("JSON");
+    assert_eq!(last["result"], call["result"]);
+}
+
 /// More than a thousand are only what this process can hold open.
 #[tokio::test]
 async fn thousands_of_tails_hear_every_line() {

@@ -119,9 +119,9 @@ impl Database {
 
 /// What is written of a row, in the order of [`COLUMNS`].
 fn values(row: &InvocationRow) -> [Value; COLUMNS.len()] {
-    let text = |text: &Option<String>| match text {
+    let text = |text: Option<&str>| match text {
         Some(text) if text.contains('\0') => text.replace('\0', "\u{fffd}").into(),
-        text => Value::from(text.clone()),
+        text => Value::from(text.map(ToOwned::to_owned)),
     };
     let lines: Vec<&OutputLine> = row.output.iter().map(Arc::as_ref).collect();
     let output = serde_json::to_string(&lines).unwrap_or_else(|_| "[]".into());
@@ -138,8 +138,8 @@ fn values(row: &InvocationRow) -> [Value; COLUMNS.len()] {
         row.kind.map(|kind| kind.as_str().to_owned()).into(),
         row.status.as_str().into(),
         row.error_code.clone().into(),
-        text(&row.detail),
-        text(&row.result),
+        text(row.detail.as_deref()),
+        text(row.result.as_deref()),
         output.into(),
         signed(row.output_skipped).into(),
         row.node.as_str().into(),
@@ -151,7 +151,7 @@ fn values(row: &InvocationRow) -> [Value; COLUMNS.len()] {
 
 /// About how much text a row holds, in bytes.
 fn text_bytes(row: &InvocationRow) -> usize {
-    let texts = [&row.result, &row.detail].into_iter().flatten().map(String::len).sum::<usize>();
+    let texts = [row.result.as_deref(), row.detail.as_deref()].into_iter().flatten().map(str::len).sum::<usize>();
     row.output.iter().map(|line| line.line.len() + LINE_BYTES).sum::<usize>() + texts
 }
 
