@@ -90,3 +90,10 @@ async fn tail(
     rt::spawn(session::follow(sender, receiver, services, caller, tail, plain::EventVoice::of(id)));
     Ok(response)
 }
+
+/// How often what may come is tried: a few times at every run, and as often as `PROPTEST_CASES` says for who
+/// has the time.
+#[cfg(test)]
+fn fuzzed() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(5000)
+}

@@ -15,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 mod connect;
+mod descriptors;
 
 use crate::{
     api,
@@ -36,11 +37,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the address and makes the services, which probes the store and migrates the database.
+    /// Binds the address, lets this process open as much as it may, and makes the services, which probes the store and migrates the database.
     ///
     /// # Errors
     /// When the address is taken, or a service can't be made.
     pub fn bind(config: Config) -> Result<Self, StartError> {
+        descriptors::raise();
         let listen = config.server.listen;
         let bound = TcpListener::bind(listen).and_then(|listener| Ok((listener.local_addr()?, listener)));
         let (address, listener) = bound.map_err(|error| StartError::Io(format!("cannot listen on {listen}"), error))?;

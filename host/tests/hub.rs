@@ -10,6 +10,7 @@ use crate::common::{
     websocket::{END, SignalR, Socket, lines},
 };
 
+mod command_line;
 mod load;
 mod vanish;
 
@@ -351,6 +352,30 @@ async fn tails_of_running_and_ended_calls_have_every_line_once() {
     assert!(tail(unknown).await.is_some_and(|error| error.contains("404")));
     assert!(tail("/api/invocations/x/tail").await.is_some_and(|error| error.contains("400")));
     assert!(tail(&format!("{unknown}?from=x")).await.is_some_and(|error| error.contains("400")));
+}
+
+/// Whoever waits for the answer learns the id with it; others find it among those that run.
+#[tokio::test]
+async fn a_call_that_is_waited_for_can_be_followed() {
+    let server = Server::start("");
+    server.push("ticks.wasm").await;
+    let call = json!({
+        "functionName": "ticks", "lane": "dev", "callerId": "waiting", "payload": { "count": 3, "everyMs": 1, "pauseMs": 1500 }
+    });
+    let follow = async {
+        let running = server.call_when_of("ticks", "running").await;
+        assert_eq!(running["callerId"], "waiting");
+        let id = running["invocationId"].as_str().expect("an id").to_owned();
+        let mut tail = Socket::connect(&server, &format!("/api/invocations/{id}/tail")).await;
+        let first = tail.json().await;
+        let (_, now) = server.get(&format!("/api/invocations/{id}")).await;
+        assert_eq!((&first["number"], &now["status"]), (&json!(0), &json!("running")));
+        let rest = tail.events().await;
+        assert_eq!(lines(&rest).len(), 2);
+        (id, rest.last().expect("an end")["result"].clone())
+    };
+    let ((_, answer), (id, result)) = tokio::join!(server.run_with(call), follow);
+    assert_eq!((&answer["invocationId"], &answer["result"]), (&json!(id), &result));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     frames::Frames,
-    session::{Calls, End, Voice},
+    session::{Calls, End, Started, Voice},
 };
 use crate::{
     api::{self, Fields, Problem, ProblemDocument, line, millis, with_result},
@@ -57,6 +57,31 @@ struct Completed {
     elapsed_ms: Option<f64>,
 }
 
+/// What a message asks for.
+#[derive(Debug)]
+enum Asked {
+    /// A call: its fields but the payload, and that.
+    Call(Fields, String),
+    /// The end of a call.
+    Cancel(InvocationId),
+}
+
+/// Reads a message, and into `request_id` what its client calls it.
+fn read(text: &str, request_id: &mut Option<String>) -> Result<Asked, Problem> {
+    let mut fields = Fields::of_json(text.as_bytes())?;
+    let given = fields.take("requestId")?;
+    if given.as_ref().is_some_and(|id| id.len() > MAX_REQUEST_ID) {
+        return Err(Problem::invalid(format!("requestId may have {MAX_REQUEST_ID} bytes")));
+    }
+    *request_id = given;
+    if let Some(id) = fields.take("cancel")? {
+        fields.done("'cancel' and 'requestId'")?;
+        return Ok(Asked::Cancel(api::id(&id)?));
+    }
+    let payload = fields.take_any("payload")?.unwrap_or_default();
+    Ok(Asked::Call(fields, payload))
+}
+
 /// The plain dialect.
 #[derive(Debug)]
 pub struct Plain;
@@ -65,44 +90,28 @@ impl Plain {
     /// Answers a message.
     pub async fn heard(text: &str, calls: &mut Calls) -> Result<(), End> {
         let mut request_id = None;
-        match Self::act(text, calls, &mut request_id).await {
-            Ok(None) => Ok(()),
-            Ok(Some((started, voice))) => {
-                calls.sender.text(&voice.begun(&started.live)).await?;
-                calls.tell(started.live.id.to_string(), started, voice);
-                Ok(())
-            }
-            Err(problem) => {
-                let voice = EventVoice { id: None, request_id };
-                Ok(calls.sender.text(&voice.refused(&problem)).await?)
-            }
-        }
+        let problem = match read(text, &mut request_id) {
+            Ok(Asked::Cancel(id)) if calls.cancel(&id.to_string()) => return Ok(()),
+            Ok(Asked::Cancel(id)) => Problem::invalid(format!("no call {id} is under way on this connection")).of(id),
+            Ok(Asked::Call(fields, payload)) => match Self::start(fields, payload, calls).await {
+                Ok(started) => {
+                    let voice = EventVoice { id: Some(started.live.id), request_id };
+                    calls.sender.text(&voice.begun(&started.live)).await?;
+                    calls.tell(started.live.id.to_string(), started, voice);
+                    return Ok(());
+                }
+                Err(problem) => problem,
+            },
+            Err(problem) => problem,
+        };
+        let voice = EventVoice { id: None, request_id };
+        Ok(calls.sender.text(&voice.refused(&problem)).await?)
     }
 
-    async fn act(
-        text: &str,
-        calls: &mut Calls,
-        request_id: &mut Option<String>,
-    ) -> Result<Option<(super::session::Started, EventVoice)>, Problem> {
-        let mut fields = Fields::of_json(text.as_bytes())?;
-        *request_id = fields.take("requestId")?;
-        if request_id.as_ref().is_some_and(|id| id.len() > MAX_REQUEST_ID) {
-            *request_id = None;
-            return Err(Problem::invalid(format!("requestId may have {MAX_REQUEST_ID} bytes")));
-        }
-        if let Some(id) = fields.take("cancel")? {
-            fields.done("'cancel' and 'requestId'")?;
-            let id = api::id(&id)?;
-            return match calls.cancel(&id.to_string()) {
-                true => Ok(None),
-                false => Err(Problem::invalid(format!("no call {id} is under way on this connection")).of(id)),
-            };
-        }
+    async fn start(fields: Fields, payload: String, calls: &mut Calls) -> Result<Started, Problem> {
         calls.room()?;
-        let payload = fields.take_any("payload")?.unwrap_or_default();
         let invocation = api::call::invocation(fields, payload, &calls.services, &calls.caller).await?;
-        let voice = EventVoice { id: Some(invocation.id), request_id: request_id.take() };
-        Ok(Some((calls.start(invocation), voice)))
+        Ok(calls.start(invocation))
     }
 }
 
@@ -191,3 +200,6 @@ impl Voice for EventVoice {
         serde_json::to_string(&failed).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests;

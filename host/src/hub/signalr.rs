@@ -137,10 +137,3 @@ impl Voice for StreamVoice {
         completion(self.0.id(), Some(&problem.to_string()))
     }
 }
-
-/// How often what may come is tried: a few times at every run, and as often as `PROPTEST_CASES` says for who
-/// has the time.
-#[cfg(test)]
-fn fuzzed() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(5000)
-}

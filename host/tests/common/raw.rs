@@ -86,8 +86,10 @@ impl Raw {
     }
 
     /// Adds some of what has come to `to`, at most `most` bytes; `false` at the end.
-    pub async fn read(&mut self, most: u64, to: &mut Vec<u8>) -> bool {
-        let mut some = (&mut self.0).take(most);
+    pub async fn read(&mut self, most: usize, to: &mut Vec<u8>) -> bool {
+        // As much is read as there is room for.
+        to.reserve(most);
+        let mut some = (&mut self.0).take(most as u64);
         timeout(PATIENCE, some.read_buf(to)).await.expect("in time").expect("read") > 0
     }
 

@@ -1,6 +1,8 @@
 //! Floods and many listeners.
 
 use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -292,4 +294,33 @@ fn raise_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// Whatever soft limit it was started with, as from a shell.
+#[test]
+fn the_server_may_open_as_much_as_the_system_lets_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut server = Command::new("sh")
+        .args(["-c", "ulimit -S -n 200; exec \"$0\" serve --listen 127.0.0.1:0 --data \"$1\""])
+        .args([env!("CARGO_BIN_EXE_sharpfaas").as_ref(), folder.path().as_os_str()])
+        .current_dir(&folder)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let lines = BufReader::new(server.stderr.take().expect("its log")).lines().map_while(Result::ok);
+    let mut log: Vec<String> = Vec::new();
+    for line in lines {
+        let listens = line.contains("listening on");
+        log.push(line);
+        if listens {
+            break;
+        }
+    }
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.id())).expect("it runs");
+    server.kill().expect("killed");
+    server.wait().expect("it ends");
+    let limit = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
+    let numbers: Vec<&str> = limit.split_whitespace().skip(3).take(2).collect();
+    assert!(numbers[0] == numbers[1] && numbers[0] != "200", "{limit}");
+    assert!(log.iter().any(|line| line.contains("may be open, and not only 200")), "{log:?}");
 }

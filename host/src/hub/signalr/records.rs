@@ -89,7 +89,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: super::super::fuzzed(), ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: crate::hub::fuzzed(), ..ProptestConfig::default() })]
         #[test]
         fn however_it_is_cut_the_records_are_the_same(
             texts in prop::collection::vec("[^\u{1e}]{0,8}", 0..20),

@@ -103,7 +103,7 @@ fn messages() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: super::super::fuzzed(), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: crate::hub::fuzzed(), ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_that_comes_is_too_much(record in prop_oneof![any::<String>(), messages(), ".{0,3}\\{\"type\":.{0,20}"]) {
