@@ -63,7 +63,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Follows the call of that id; of the dialects that make the call, `what` is the function and its payload.
+    /// Follows the call of that id; of the dialects that make the call, `what` is the function and its payload, or
+    /// nothing for a connection that makes none.
     pub async fn open(address: &str, dialect: Dialect, id: &str, what: (&str, &str)) -> Result<Self, Failure> {
         let path = match dialect {
             Dialect::SignalR | Dialect::Plain => "/functions".to_owned(),
@@ -87,6 +88,9 @@ impl Listener {
         match dialect {
             Dialect::SignalR => {
                 listener.send("{\"protocol\":\"json\",\"version\":1}\u{1e}").await?;
+                if name.is_empty() {
+                    return Ok(listener);
+                }
                 listener
                     .send(&format!(
                         "{{\"type\":4,\"invocationId\":\"1\",\"target\":\"FunctionHandler\",\
@@ -94,6 +98,8 @@ impl Listener {
                     ))
                     .await?;
             }
+            // An answer it gets to that, too.
+            Dialect::Plain if name.is_empty() => listener.send("{}").await?,
             Dialect::Plain => {
                 let call = format!("{{\"functionName\":\"{name}\",\"lane\":\"bench\",\"payload\":{payload}}}");
                 listener.send(&call).await?;

@@ -84,7 +84,7 @@ async fn measure() -> Result<(), Failure> {
     if only.is_empty() || only.contains("memory") {
         println!("\n| {IDLE} listeners that wait | memory of the server for each |");
         println!("|---|---|");
-        for dialect in [Dialect::Tail, Dialect::Events, Dialect::Text] {
+        for dialect in Dialect::ALL {
             let bytes = idle(folder.path(), dialect).await?;
             println!("| {} | {:.1} KiB |", dialect.name(), bytes / 1024.0);
         }
@@ -184,7 +184,7 @@ async fn idle(folder: &Path, dialect: Dialect) -> Result<f64, Failure> {
     Ok(after.saturating_sub(before) as f64 / f64::from(IDLE))
 }
 
-/// A listener that has had the one line there is.
+/// A listener that has had the one line there is, or the answer to its first message.
 async fn waiting(server: &Served, dialect: Dialect, id: &str) -> Result<Listener, Failure> {
     let mut listener = Listener::open(&server.address, dialect, id, ("", "")).await?;
     if !listener.has_some() {
