@@ -37,7 +37,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the address, lets this process open as much as it may, and makes the services, which probes the store and migrates the database.
+    /// Binds the address, lets this process open as much as it may, and makes the services, which probes the
+    /// store and migrates the database.
     ///
     /// # Errors
     /// When the address is taken, or a service can't be made.
