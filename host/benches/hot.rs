@@ -57,6 +57,7 @@ fn echo() -> (Arc<Engine>, Arc<Component>) {
 
 fn call() -> Arc<Call> {
     Arc::new(Call {
+        usage: Arc::default(),
         id: InvocationId::generate(),
         caller_id: None,
         name: "echo".parse().expect("a name"),
@@ -174,6 +175,7 @@ fn journal(bencher: Bencher, rows: usize) {
 fn row() -> InvocationRow {
     let line = OutputLine { stream: Stream::Stdout, line: "100 bytes".into(), at: Utc::now() };
     InvocationRow {
+        usage: Default::default(),
         id: InvocationId::generate(),
         caller_id: None,
         token: None,

@@ -103,6 +103,14 @@ enum Source<'a> {
 }
 
 impl Artifacts {
+    /// The folder that all unpacked packages are in, made where it is missing.
+    ///
+    /// # Errors
+    /// When it can't be made, or others could write to it.
+    pub fn packages(config: &ArtifactsConfig) -> Result<PathBuf, ArtifactError> {
+        folder::packages(&config.dir)
+    }
+
     /// Opens the local function folder, which must be this server's own, and compiles with this
     /// process's own binary.
     ///

@@ -14,10 +14,12 @@ use std::{
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 mod jobs;
+mod sandbox;
 mod security;
 mod store_url;
 
 pub use jobs::{FunctionJobs, JobsConfig, QueueConfig};
+pub use sandbox::{Grant, SandboxConfig, Strictness};
 pub use security::{PayloadClaim, PayloadKey, SecurityConfig, TlsConfig};
 pub use store_url::{FtpUrl, StoreUrl};
 
@@ -37,6 +39,10 @@ pub struct Config {
     pub limits: Limits,
     /// How guests run.
     pub runtime: RuntimeConfig,
+    /// How native programs are confined.
+    pub sandbox: SandboxConfig,
+    /// What some functions may do beyond what all may.
+    pub grants: Vec<Grant>,
     /// What is kept of calls.
     pub history: HistoryConfig,
     /// The WebSockets on which calls are made and followed.

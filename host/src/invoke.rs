@@ -29,7 +29,7 @@ use crate::{
     config::{HistoryConfig, Limits, seconds},
     database::{Database, DatabaseError, InvocationRow},
     function::{ErrorCode, Failure, FailureKind, FunctionRef, FunctionType, Invocation, InvocationId, Status},
-    runtime::{Call, Runtime, RuntimeError, console::Console},
+    runtime::{Call, Runtime, RuntimeError, console::Console, native::Sandbox},
 };
 
 mod admission;
@@ -88,6 +88,7 @@ impl InvokeError {
             Self::Catalog(error) => error.code(),
             Self::Artifact(error) => error.code(),
             Self::Runtime(RuntimeError::Exhausted(_)) => ErrorCode::AtCapacity,
+            Self::Runtime(RuntimeError::Unconfined(_)) => ErrorCode::Unconfined,
             Self::Runtime(RuntimeError::Damaged(_) | RuntimeError::Host(_)) | Self::Panicked(_) => ErrorCode::Internal,
             Self::Guest(failure) => failure.kind.into(),
         }
@@ -113,6 +114,9 @@ impl InvokeError {
             }
             ErrorCode::DatabaseUnavailable => "the database cannot be reached now; try again later".to_owned(),
             ErrorCode::AtCapacity => "the server runs as many calls as it may now; try again later".to_owned(),
+            ErrorCode::Unconfined => {
+                "the server cannot confine native programs, and so runs none; its log says what is missing".to_owned()
+            }
             _ => self.to_string(),
         }
     }
@@ -268,6 +272,12 @@ impl Invoker {
         self.shared.parts.services.metrics().num_alive_tasks() + self.shared.parts.runtime.tasks()
     }
 
+    /// What confines native programs.
+    #[must_use]
+    pub fn sandbox(&self) -> &Sandbox {
+        self.shared.parts.runtime.sandbox()
+    }
+
     /// The name of this server in history.
     #[must_use]
     pub fn node(&self) -> &str {
@@ -396,6 +406,7 @@ impl Shared {
             memory_bytes: self.limits.memory_bytes,
             result_bytes: self.limits.result_bytes,
             console: live.console.clone(),
+            usage: live.usage.clone(),
         };
         let mut tried = false;
         loop {

@@ -3,13 +3,20 @@
 //! A [`Program`] is what an artifact holds ready to run; a [`Call`] is one run of it. The guest's end,
 //! good or bad, is an [`Outcome`]; what goes wrong on the host's side is a [`RuntimeError`].
 
-use std::{future::poll_fn, path::PathBuf, pin::Pin, sync::Arc, task::Poll, time::Instant};
+use std::{
+    future::poll_fn,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::Poll,
+    time::Instant,
+};
 
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    config::{Limits, RuntimeConfig},
-    function::{CallerId, Failure, FailureKind, FunctionName, InvocationId, Lane, Outcome, Version},
+    config::Config,
+    function::{CallerId, Failure, FailureKind, FunctionName, InvocationId, Lane, Outcome, Usage, Version},
 };
 
 pub mod console;
@@ -27,6 +34,9 @@ pub enum RuntimeError {
     /// The artifact is not as it was prepared: to be dropped and prepared again.
     #[error("the artifact is damaged: {0}")]
     Damaged(String),
+    /// The kernel can't confine programs, and they must be.
+    #[error("programs do not run here: {0}")]
+    Unconfined(String),
     /// Anything else; a bug or a broken machine.
     #[error("the function could not be run: {0}")]
     Host(String),
@@ -61,6 +71,8 @@ pub struct Call {
     pub result_bytes: u64,
     /// Where its output goes.
     pub console: Arc<Console>,
+    /// Where what it took is told, of a native program.
+    pub usage: Arc<OnceLock<Usage>>,
 }
 
 /// What an artifact holds ready to run.
@@ -90,17 +102,27 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// A runtime with threads of its own for guests that take their time.
+    /// A runtime with threads of its own for guests that take their time. `packages` is the folder that native
+    /// programs run from.
     ///
     /// # Errors
     /// When the machine has no threads or folders for it, or can't run wasmtime.
-    pub fn new(config: &RuntimeConfig, limits: &Limits) -> Result<Self, RuntimeError> {
+    pub fn new(config: &Config, packages: &Path) -> Result<Self, RuntimeError> {
+        let limits = &config.limits;
         let sizes = wasm::Sizes { concurrency: limits.concurrency, memory_bytes: limits.memory_bytes };
+        let programs =
+            native::Settings { sandbox: &config.sandbox, grants: &config.grants, packages, places: limits.processes };
         Ok(Self {
             wasm: Arc::new(wasm::Engine::new(sizes)?),
-            native: native::NativeRuntime::new(config)?,
-            threads: GuestThreads::start(config.threads)?,
+            native: native::NativeRuntime::new(&config.runtime, &programs)?,
+            threads: GuestThreads::start(config.runtime.threads)?,
         })
+    }
+
+    /// What confines native programs.
+    #[must_use]
+    pub fn sandbox(&self) -> &native::Sandbox {
+        self.native.sandbox()
     }
 
     /// The engine that components are loaded into.

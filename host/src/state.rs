@@ -117,7 +117,7 @@ impl State {
         let database = database?;
         probed?;
 
-        let runtime = Arc::new(Runtime::new(&config.runtime, &config.limits)?);
+        let runtime = Arc::new(Runtime::new(&config, &Artifacts::packages(&config.artifacts)?)?);
         let artifacts = Artifacts::open(&config.artifacts, &config.limits, store.clone(), runtime.wasm().clone())?;
         let catalog = Arc::new(Catalog::new(database.clone(), store.clone(), catalog::Settings::from(&config.store)));
         let node = node(&config.artifacts.dir)?;

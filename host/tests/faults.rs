@@ -11,7 +11,7 @@ use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
 use crate::common::{
-    process::{Holdings, alive, entries, eventually, given_back},
+    process::{Holdings, alive, entries, eventually, given_back, printed_pids},
     server::{PATIENCE, Server},
 };
 
@@ -183,15 +183,11 @@ async fn at_the_deadline_the_whole_tree_of_processes_is_gone() {
     let server = server(LIMITS);
     server.push("exe-fork-ignore-term").await;
     let mut seen = Vec::new();
-    for round in 0..TRIES {
-        let pids = server.path(&format!("pids-{round}"));
-        let payload = json!({ "children": 5, "pids": pids });
+    for _ in 0..TRIES {
+        let payload = json!({ "children": 5 });
         let (code, elapsed, body) = fail(&server, &("exe-fork-ignore-term", payload, 1000, None)).await;
-        let pids: Vec<u32> = std::fs::read_to_string(pids)
-            .unwrap_or_default()
-            .lines()
-            .map(|line| line.parse().expect("a number"))
-            .collect();
+        let call = server.ended(body["invocationId"].as_str().expect("an id")).await;
+        let pids = printed_pids(&call);
         // Once the answer is there nobody is left, however late the machine was.
         let left: Vec<_> = pids.iter().filter(|pid| alive(**pid)).collect();
         assert!(left.is_empty(), "{left:?} of {pids:?} are alive");

@@ -19,6 +19,7 @@ mod hostile;
 mod hub;
 mod jobs;
 mod outage;
+mod sandbox;
 mod security;
 mod services;
 mod spine;

@@ -13,6 +13,7 @@ mod m0001_catalog;
 mod m0002_invocations;
 mod m0004_security;
 mod m0005_jobs;
+mod m0006_usage;
 mod m0007_history_indexes;
 
 /// All migrations, in their order.
@@ -27,6 +28,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_invocations::Migration),
             Box::new(m0004_security::Migration),
             Box::new(m0005_jobs::Migration),
+            Box::new(m0006_usage::Migration),
             Box::new(m0007_history_indexes::Migration),
         ]
     }

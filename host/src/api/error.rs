@@ -141,6 +141,7 @@ fn status(code: ErrorCode) -> (StatusCode, &'static str) {
         ErrorCode::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, "The function took too long"),
         ErrorCode::Cancelled => (StatusCode::CONFLICT, "The call was cancelled"),
         ErrorCode::AtCapacity => (StatusCode::SERVICE_UNAVAILABLE, "The server is busy"),
+        ErrorCode::Unconfined => (StatusCode::SERVICE_UNAVAILABLE, "The server does not run native programs"),
         ErrorCode::StoreUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "The store cannot be reached"),
         ErrorCode::DatabaseUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "The database cannot be reached"),
         ErrorCode::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "The server failed"),

@@ -24,6 +24,12 @@ pub struct Checks {
     store: &'static str,
     /// The SQL database.
     database: &'static str,
+    /// Native programs: `confined`, `partly_confined`, `unconfined`, or `refused` where they have to be confined and
+    /// can't be. Components run all the same.
+    programs: &'static str,
+    /// What confinement of programs falls short of, in words.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    shortfalls: Vec<String>,
 }
 
 fn word(reachable: bool) -> &'static str {
@@ -36,7 +42,7 @@ pub async fn healthz() -> HttpResponse {
     HttpResponse::Ok().json(Health { status: "ok", checks: None })
 }
 
-/// Whether store and database can be reached.
+/// Whether store and database can be reached, and how programs are confined.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -47,6 +53,12 @@ pub async fn healthz() -> HttpResponse {
 pub async fn readyz(services: Services) -> HttpResponse {
     let Reachable { store, database } = services.reachable().await;
     let mut response = if store && database { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
-    let checks = Checks { store: word(store), database: word(database) };
+    let sandbox = services.invoker().sandbox();
+    let checks = Checks {
+        store: word(store),
+        database: word(database),
+        programs: sandbox.word(),
+        shortfalls: sandbox.shortfalls().to_vec(),
+    };
     response.json(Health { status: word(store && database), checks: Some(checks) })
 }

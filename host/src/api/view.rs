@@ -89,6 +89,12 @@ pub struct InvocationView<'a> {
     output_truncated: Option<bool>,
     /// How long it was at work, in milliseconds.
     elapsed_ms: Option<f64>,
+    /// The most memory that it took at one time, in bytes: of native programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_peak_bytes: Option<u64>,
+    /// The processor time that it took, in milliseconds: of native programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_ms: Option<f64>,
     /// When it was accepted.
     created_at: DateTime<Utc>,
     /// When it began to run.
@@ -131,6 +137,8 @@ impl<'a> InvocationView<'a> {
             output: None,
             output_truncated: None,
             elapsed_ms: row.elapsed_us.map(millis),
+            memory_peak_bytes: row.usage.memory_peak_bytes,
+            cpu_ms: row.usage.cpu_us.map(millis),
             created_at: row.created_at,
             started_at: row.started_at,
             ended_at: row.ended_at,

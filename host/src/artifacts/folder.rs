@@ -55,12 +55,9 @@ impl Folder {
     pub(super) fn open(root: &Path) -> Result<Self, ArtifactError> {
         let failed = |what: &'static str| ArtifactError::local(format!("{what} {}", root.display()));
         let root = std::path::absolute(root).map_err(failed("finding"))?;
-        if let Some(parent) = root.parent() {
-            fs::create_dir_all(parent).map_err(failed("making the folder above"))?;
-        }
-        private_folder(&root)?;
-        for name in ["packages", "code", "tmp"] {
-            private_folder(&root.join(name))?;
+        packages(&root)?;
+        for name in ["code", "tmp"] {
+            private_folder(&root.join(name), 0o700)?;
         }
         let lock = OpenOptions::new()
             .write(true)
@@ -186,8 +183,22 @@ fn no_follow() -> i32 {
     rustix::fs::OFlags::NOFOLLOW.bits().cast_signed()
 }
 
-/// Makes the folder where it is missing, and refuses one that others could put machine code into.
-fn private_folder(path: &Path) -> Result<(), ArtifactError> {
+/// Makes the folder of unpacked packages, and the one that it is in, where they are missing. Only the server
+/// enters the latter; programs that run as other users get to the packages past it, where they are led.
+pub(super) fn packages(root: &Path) -> Result<PathBuf, ArtifactError> {
+    let root = std::path::absolute(root).map_err(ArtifactError::local("finding the folder"))?;
+    if let Some(parent) = root.parent() {
+        let failed = || ArtifactError::local(format!("making the folder above {}", root.display()));
+        fs::create_dir_all(parent).map_err(failed())?;
+    }
+    private_folder(&root, 0o700)?;
+    let packages = root.join("packages");
+    private_folder(&packages, 0o711)?;
+    Ok(packages)
+}
+
+/// Makes the folder where it is missing, with that mode, and refuses one that others could put machine code into.
+fn private_folder(path: &Path, mode: u32) -> Result<(), ArtifactError> {
     let failed = || ArtifactError::local(format!("making {}", path.display()));
     let unsafe_folder = |why: &str| {
         ArtifactError::Folder(format!("{} {why}: it must be private to this server", path.display()).into())
@@ -206,8 +217,8 @@ fn private_folder(path: &Path) -> Result<(), ArtifactError> {
     if metadata.mode() & 0o022 != 0 {
         return Err(unsafe_folder("is writable by other users"));
     }
-    if metadata.mode() & 0o077 != 0 {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed())?;
+    if metadata.mode() & 0o777 != mode {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed())?;
     }
     Ok(())
 }

@@ -217,6 +217,7 @@ impl Bench {
     pub(crate) async fn run(&self, artifact: &Artifact, payload: &str) -> String {
         let Program::Wasm(component) = &artifact.program else { panic!("it is no component") };
         let call = Call {
+            usage: Arc::default(),
             id: InvocationId::generate(),
             caller_id: None,
             name: FunctionName::parse("f").expect("a name"),

@@ -1,9 +1,9 @@
 //! Unpacked packages: made from zips, and looked through before they are used.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -84,6 +84,8 @@ pub(super) fn install(
     let mut index =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(made.join("index")).map_err(failed())?;
     index.write_all(&seal).and_then(|()| index.write_all(&text)).map_err(failed())?;
+    // For programs that run as another user, where they are let at it; the folders above are the server's alone.
+    fs::set_permissions(&made, Permissions::from_mode(0o711)).map_err(failed())?;
     let place = folder.package(sha256);
     fs::rename(&made, &place).map_err(failed())
 }

@@ -14,7 +14,7 @@ use sea_orm::{
 use super::{Database, DatabaseError, damaged, entities::invocation, micros, time, unsigned, versions::parse};
 use crate::function::{
     CallerId, FunctionName, FunctionType, InvocationId, Lane, OutputLine, ResultText, Selector, Status, TokenName,
-    Version,
+    Usage, Version,
 };
 
 mod write;
@@ -67,6 +67,8 @@ pub struct InvocationRow {
     pub ended_at: Option<DateTime<Utc>>,
     /// How long it was at work, in microseconds.
     pub elapsed_us: Option<u64>,
+    /// What it took, as far as that is measured.
+    pub usage: Usage,
     /// The token that it was made with; none where the server asked for none.
     pub token: Option<TokenName>,
 }
@@ -264,6 +266,10 @@ fn from_model(row: invocation::Model) -> Result<InvocationRow, DbErr> {
         started_at: row.started_at.map(time).transpose()?,
         ended_at: row.ended_at.map(time).transpose()?,
         elapsed_us: row.elapsed_us.map(|elapsed| unsigned("elapsed", elapsed)).transpose()?,
+        usage: Usage {
+            memory_peak_bytes: row.memory_peak_bytes.map(|bytes| unsigned("memory peak", bytes)).transpose()?,
+            cpu_us: row.cpu_us.map(|time| unsigned("processor time", time)).transpose()?,
+        },
         token: row.token.map(|token| parse("token", &token)).transpose()?,
     })
 }

@@ -59,6 +59,8 @@ pub enum ErrorCode {
     Cancelled,
     /// Too much is going on; later it may work.
     AtCapacity,
+    /// The server can't confine native programs, and must.
+    Unconfined,
     /// The store can't be reached; later it may work.
     StoreUnavailable,
     /// The database can't be reached; later it may work.
@@ -68,7 +70,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    const ALL: [Self; 31] = [
+    const ALL: [Self; 32] = [
         Self::InvalidRequest,
         Self::InvalidName,
         Self::InvalidPackage,
@@ -97,6 +99,7 @@ impl ErrorCode {
         Self::DeadlineExceeded,
         Self::Cancelled,
         Self::AtCapacity,
+        Self::Unconfined,
         Self::StoreUnavailable,
         Self::DatabaseUnavailable,
         Self::Internal,
@@ -140,6 +143,7 @@ impl ErrorCode {
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::Cancelled => "cancelled",
             Self::AtCapacity => "at_capacity",
+            Self::Unconfined => "unconfined",
             Self::StoreUnavailable => "store_unavailable",
             Self::DatabaseUnavailable => "database_unavailable",
             Self::Internal => "internal",

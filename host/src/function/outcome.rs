@@ -2,6 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What a call took, as far as that is measured: of native programs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The most memory at one time, in bytes.
+    pub memory_peak_bytes: Option<u64>,
+    /// Processor time in microseconds.
+    pub cpu_us: Option<u64>,
+}
+
 /// Where a call stands. The last four are ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -15,7 +15,7 @@ use crate::{
     database::InvocationRow,
     function::{
         CallerId, Confidential, FunctionName, FunctionRef, FunctionType, InvocationId, Lane, OutputLine, ResultText,
-        Seal, Selector, Status, TokenName, Version,
+        Seal, Selector, Status, TokenName, Usage, Version,
     },
     metrics,
     runtime::console::Console,
@@ -40,6 +40,8 @@ pub struct Live {
     pub created_at: DateTime<Utc>,
     /// What it prints.
     pub console: Arc<Console>,
+    /// What it took, once that is known.
+    pub usage: Arc<OnceLock<Usage>>,
     /// Ends it.
     pub cancel: CancellationToken,
     /// How to keep to itself what is said of it.
@@ -100,6 +102,7 @@ impl Live {
             selector: invocation.selector,
             created_at: Utc::now(),
             console,
+            usage: Arc::default(),
             cancel,
             confidential: invocation.confidential.clone(),
             begun: OnceLock::new(),
@@ -229,6 +232,7 @@ impl Live {
             started_at: self.begun.get().map(|begun| begun.at),
             ended_at: end.map(|end| end.at),
             elapsed_us: end.map(|end| u64::try_from(end.elapsed.as_micros()).unwrap_or(u64::MAX)),
+            usage: end.and(self.usage.get().copied()).unwrap_or_default(),
             token: self.token.clone(),
         }
     }

@@ -1,9 +1,9 @@
 //! Native programs: each call a subprocess in a session of its own.
 //!
-//! The way of a call: a fresh folder ([`folders`]), a process ([`spawner`]), its payload in and its output
-//! out ([`capture`]) until it ends, its time is over, somebody cancels it or it takes too much; then
-//! whatever is left of its processes is ended ([`keeper`]), the folder removed, and the way it ended
-//! made an outcome ([`ending`]).
+//! The way of a call: a fresh folder and what else confines it ([`sandbox`]), a process ([`spawner`]), its
+//! payload in and its output out ([`capture`]) until it ends, its time is over, somebody cancels it or it
+//! takes too much; then whatever is left of its processes is ended ([`keeper`]), the folder removed, and
+//! the way it ended made an outcome ([`ending`]).
 //!
 //! All of that happens in a task on threads of its own, so that a program which floods its output slows
 //! nobody else, and so that it is seen through to the end when the caller goes away.
@@ -11,7 +11,7 @@
 //! What a program gets: the payload as its argument and on standard input (where it came encrypted,
 //! on standard input alone); in the environment `PATH`, `HOME`
 //! and `TMPDIR` (both its working folder), `LANG`, and the `SHARPFAAS_…` variables of [`variables`],
-//! nothing else. What it gives: its standard output is the result when it ends with code 0.
+//! and what it was granted, nothing else. What it gives: its standard output is the result when it ends with code 0.
 //!
 //! Linux 5.11 or later: close_range(2) with `CLOSE_RANGE_CLOEXEC`.
 
@@ -29,14 +29,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     capture::Capture,
-    ending::Cause,
+    ending::{Cause, Ended},
     folders::Root,
-    keeper::{Excess, Keeper, Remains},
-    spawner::{SpawnError, Spawned, Spawner, Spec},
+    keeper::{Excess, Keeper},
+    sandbox::Place,
+    spawner::{SpawnError, Spawned},
 };
 use super::{Call, ProgramPath, RuntimeError};
 use crate::{
-    config::RuntimeConfig,
+    config::{Grant, RuntimeConfig, SandboxConfig},
     function::{Failure, FailureKind, Outcome, Stream},
 };
 
@@ -45,9 +46,12 @@ mod ending;
 mod folders;
 mod keeper;
 mod procfs;
+mod sandbox;
 mod spawner;
 #[cfg(test)]
 mod tests;
+
+pub use sandbox::Sandbox;
 
 /// The longest text that one argument of a process can hold, in bytes: `MAX_ARG_STRLEN`, 32 pages of
 /// 4 KiB, less the NUL at its end (execve(2)).
@@ -77,8 +81,8 @@ impl Executable {
     /// The program that stands there. Whether it can run shows when it does.
     #[must_use]
     pub fn new(path: ProgramPath) -> Self {
-        // Its working folder is another one, so a relative path would lead elsewhere.
-        let package = std::path::absolute(&path.package).unwrap_or(path.package);
+        // Its working folder is another one, so a relative path would lead elsewhere; and a link may lead out.
+        let package = std::fs::canonicalize(&path.package).unwrap_or(path.package);
         Self { program: package.join(path.entry), package }
     }
 }
@@ -93,37 +97,48 @@ pub struct NativeRuntime {
     threads: Option<runtime::Runtime>,
 }
 
+/// What [`NativeRuntime`] is made for.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings<'a> {
+    /// How programs are confined.
+    pub sandbox: &'a SandboxConfig,
+    /// What some of them may do.
+    pub grants: &'a [Grant],
+    /// The folder that all packages are in.
+    pub packages: &'a Path,
+    /// How many programs run at once.
+    pub places: u64,
+}
+
 #[derive(Debug)]
 struct Inner {
-    spawner: Spawner,
+    sandbox: Sandbox,
     keeper: Arc<Keeper>,
-    root: Root,
     grace: Duration,
 }
 
 impl NativeRuntime {
-    /// Makes this process the reaper of its orphaned descendants, starts the threads, makes the root of
-    /// temporary folders and removes what earlier lives of a server left.
+    /// Makes this process the reaper of its orphaned descendants, starts the threads, makes the sandbox and the
+    /// root of temporary folders, and removes what earlier lives of a server left.
     ///
     /// # Errors
-    /// When one of these can't be done.
-    pub fn new(config: &RuntimeConfig) -> Result<Self, RuntimeError> {
+    /// When one of these can't be done. A sandbox that falls short is no error.
+    pub fn new(config: &RuntimeConfig, settings: &Settings<'_>) -> Result<Self, RuntimeError> {
         let host = |what: &str, error: std::io::Error| RuntimeError::Host(format!("{what}: {error}"));
         let parent = config.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
         let root = Root::create(&parent)
             .map_err(|error| host(&format!("temporary folder for programs in {}", parent.display()), error))?;
+        let inner = Inner {
+            keeper: Keeper::shared().map_err(|error| host("keeper of processes", error))?,
+            sandbox: Sandbox::new(settings, root)?,
+            grace: Duration::from_millis(config.kill_grace_ms),
+        };
         let threads = runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("native-io")
             .enable_all()
             .build()
             .map_err(|error| host("threads for programs", error))?;
-        let inner = Inner {
-            spawner: Spawner::start().map_err(|error| host("threads for programs", error))?,
-            keeper: Keeper::shared().map_err(|error| host("keeper of processes", error))?,
-            root,
-            grace: Duration::from_millis(config.kill_grace_ms),
-        };
         Ok(Self {
             inner: Arc::new(inner),
             tasks: TaskTracker::new(),
@@ -136,6 +151,12 @@ impl NativeRuntime {
     #[must_use]
     pub fn tasks(&self) -> usize {
         self.threads.as_ref().map_or(0, |threads| threads.metrics().num_alive_tasks())
+    }
+
+    /// What confines programs.
+    #[must_use]
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.inner.sandbox
     }
 
     /// Runs a program once. Ends, with all its processes, at the call's deadline at the latest; when the
@@ -184,39 +205,30 @@ async fn course(
     if call.deadline <= Instant::now() {
         return Ok(Err(Failure::new(FailureKind::DeadlineExceeded, "the deadline passed before the program began")));
     }
-    let folder = inner.root.folder().map_err(|error| RuntimeError::Exhausted(format!("temporary folder: {error}")))?;
-    let outcome = in_folder(&inner, &program, &call, &closing, &folder).await;
-    let removal = tokio::task::spawn_blocking(move || {
-        if let Err(error) = folders::remove(&folder) {
-            tracing::warn!(folder = %folder.display(), %error, "temporary folder left behind");
-        }
-    });
-    let _ = time::timeout(REMOVAL, removal).await;
+    if let Some(why) = inner.sandbox.refusal() {
+        return Err(RuntimeError::Unconfined(why.to_owned()));
+    }
+    let place = inner.sandbox.place(&program, &call).await;
+    let place = place.map_err(|error| RuntimeError::Exhausted(format!("a place for a program: {error}")))?;
+    let outcome = in_place(&inner, &place, &call, &closing).await;
+    let _ = time::timeout(REMOVAL, inner.sandbox.clear(place)).await;
     outcome
 }
 
-async fn in_folder(
+async fn in_place(
     inner: &Inner,
-    program: &Executable,
+    place: &Place,
     call: &Call,
     closing: &CancellationToken,
-    folder: &Path,
 ) -> Result<Outcome, RuntimeError> {
     let on_input_alone = call.confidential || call.payload.len() > MAX_ARGUMENT_BYTES || call.payload.contains('\0');
     let argument = if on_input_alone { "-".to_owned() } else { call.payload.clone() };
-    let spec = Spec {
-        package: program.package.clone(),
-        program: program.program.clone(),
-        argument,
-        variables: variables(program, call, folder),
-        folder: folder.to_owned(),
-        memory_bytes: call.memory_bytes,
-    };
-    let excess = inner.keeper.expect(call.id, call.memory_bytes);
-    match inner.spawner.spawn(spec).await {
+    let excess = inner.keeper.expect(call.id, call.memory_bytes, place.seat.group().cloned());
+    let time = call.deadline.saturating_duration_since(Instant::now());
+    match inner.sandbox.spawn(place, argument, variables(place, call), call.memory_bytes, time).await {
         Ok(spawned) => {
             inner.keeper.started(call.id, spawned.main);
-            follow(inner, spawned, excess, call, closing).await
+            follow(inner, spawned, place, excess, call, closing).await
         }
         Err(error) => {
             inner.keeper.forget(call.id);
@@ -231,25 +243,31 @@ async fn in_folder(
 }
 
 /// The whole environment of a program.
-fn variables(program: &Executable, call: &Call, folder: &Path) -> Vec<(&'static str, String)> {
+fn variables(place: &Place, call: &Call) -> Vec<(String, String)> {
     let text = |path: &Path| path.display().to_string();
     let left = call.deadline.saturating_duration_since(Instant::now()).as_millis();
-    let mut variables = vec![
-        ("PATH", SEARCH_PATH.to_owned()),
-        ("HOME", text(folder)),
-        ("TMPDIR", text(folder)),
-        ("LANG", "C.UTF-8".to_owned()),
+    let mut variables: Vec<(String, String)> = [
+        ("HOME", text(&place.folder)),
+        ("TMPDIR", text(&place.folder)),
         (keeper::INVOCATION_VARIABLE, call.id.to_string()),
         ("SHARPFAAS_FUNCTION", call.name.to_string()),
         ("SHARPFAAS_LANE", call.lane.to_string()),
         ("SHARPFAAS_VERSION", call.version.to_string()),
         // Where its other files are.
-        ("SHARPFAAS_PACKAGE", text(&program.package)),
+        ("SHARPFAAS_PACKAGE", text(&place.package)),
         // How many milliseconds are left when it starts.
         ("SHARPFAAS_DEADLINE_MS", left.to_string()),
-    ];
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
     // Absent where the caller said nothing.
-    variables.extend(call.caller_id.as_ref().map(|caller| ("SHARPFAAS_CALLER_ID", caller.to_string())));
+    variables.extend(call.caller_id.as_ref().map(|caller| ("SHARPFAAS_CALLER_ID".to_owned(), caller.to_string())));
+    variables.extend(place.environment.iter().cloned());
+    for (name, value) in [("PATH", SEARCH_PATH), ("LANG", "C.UTF-8")] {
+        if !place.environment.iter().any(|(granted, _)| granted == name) {
+            variables.push((name.to_owned(), value.to_owned()));
+        }
+    }
     variables
 }
 
@@ -257,6 +275,7 @@ fn variables(program: &Executable, call: &Call, folder: &Path) -> Vec<(&'static 
 async fn follow(
     inner: &Inner,
     spawned: Spawned,
+    place: &Place,
     mut excess: oneshot::Receiver<Excess>,
     call: &Call,
     closing: &CancellationToken,
@@ -278,6 +297,7 @@ async fn follow(
             capture.read(stderr, Stream::Stderr, &call.console),
         );
     });
+    let mut full = pin!(inner.sandbox.full(place));
     let mut open = true;
     let cause = loop {
         // In order: a deadline that passed is one, whatever the program printed since.
@@ -287,6 +307,7 @@ async fn follow(
             () = closing.cancelled() => break Cause::Cancelled,
             () = time::sleep_until(call.deadline.into()) => break Cause::Deadline,
             Ok(what) = &mut excess => break Cause::Excess(what),
+            () = &mut full => break Cause::Excess(Excess::Folder),
             _ = ended.readable() => break Cause::Ended,
             () = &mut streams, if open => open = false,
         }
@@ -302,8 +323,9 @@ async fn follow(
     if open && time::timeout(DRAIN, streams).await.is_err() {
         tracing::warn!(invocation = %call.id, "somebody holds the output of a program open that has ended");
     }
-    let remains = remains.unwrap_or(Remains { status: None, sampled_peak: 0, counted_peak: 0 });
-    Ok(ending::outcome(cause, remains, baseline, &capture, call))
+    let remains = remains.unwrap_or_default();
+    let _ = call.usage.set(remains.usage());
+    Ok(ending::outcome(cause, &Ended { remains, baseline, file_bytes: inner.sandbox.folder_bytes() }, &capture, call))
 }
 
 /// A program's ends, in the hands of tokio.

@@ -7,13 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
+
 use super::server::{PATIENCE, Server};
 
 /// What a call or a request must give back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holdings {
-    /// Open descriptors, by what they are, without those of the database's own pool and
-    /// of components that are kept loaded.
+    /// Open descriptors, by what they are, without those of the database's own pool, of components that are kept
+    /// loaded, and of control groups that are kept for other calls.
     pub descriptors: BTreeMap<String, usize>,
     /// Threads by name, without those of the database's own pool.
     pub threads: BTreeMap<String, usize>,
@@ -29,7 +31,7 @@ impl Holdings {
         for entry in fs::read_dir(format!("{own}/fd")).expect("it runs").flatten() {
             let Ok(target) = fs::read_link(entry.path()) else { continue };
             let target = target.display().to_string();
-            if !target.contains("sharpfaas.db") && !target.contains(".cwasm") {
+            if !["sharpfaas.db", ".cwasm", "cgroup.procs"].iter().any(|kept| target.contains(kept)) {
                 // Sockets and pipes have numbers of their own: those of one kind are alike.
                 let kind = target.split(":[").next().unwrap_or_default().to_owned();
                 *descriptors.entry(kind).or_default() += 1;
@@ -78,6 +80,12 @@ pub fn peak(server: &Server) -> u64 {
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("it has memory");
     let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
     kib * 1024
+}
+
+/// The numbers of processes that a call has printed, as `pid N`.
+pub fn printed_pids(call: &Value) -> Vec<u32> {
+    let lines = call["output"].as_array().expect("lines").iter().filter_map(|line| line["line"].as_str());
+    lines.filter_map(|line| line.strip_prefix("pid ")?.parse().ok()).collect()
 }
 
 /// Whether a process of that number runs; a zombie does not.

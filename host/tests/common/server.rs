@@ -256,6 +256,22 @@ pub fn create_database(server: &str, name: &str) -> String {
     url.into()
 }
 
+/// A variable for tests: the command line that is to start the server instead of the test.
+pub const STARTED_BY: &str = "SHARPFAAS_TEST_STARTED_BY";
+
+fn command(environment: &[(String, String)]) -> Command {
+    let server = env!("CARGO_BIN_EXE_sharpfaas");
+    match environment.iter().find(|(name, _)| name == STARTED_BY) {
+        None => Command::new(server),
+        Some((_, line)) => {
+            let mut words = line.split_whitespace();
+            let mut command = Command::new(words.next().expect("a command"));
+            command.args(words).arg(server);
+            command
+        }
+    }
+}
+
 /// Where servers of tests listen.
 const LISTEN: &str = "127.0.0.1:0";
 
@@ -269,7 +285,7 @@ fn launch_at(listen: &str, folder: &Path, config: &str, environment: &[(String, 
     let config = &on_services(folder, config);
     let file = folder.join("config.toml");
     std::fs::write(&file, config.replace("DATA", &folder.display().to_string())).expect("the configuration");
-    let mut process = Command::new(env!("CARGO_BIN_EXE_sharpfaas"))
+    let mut process = command(environment)
         .args(["serve", "--listen", listen, "--data"])
         .arg(folder)
         .arg("--config")

@@ -9,7 +9,7 @@ use sharpfaas_host::{
     database::{Database, InvocationRow},
     function::{
         CallerId, Digest, FunctionName, FunctionRef, FunctionType, InvocationId, Lane, Location, OutputLine, PushId,
-        Selector, Status, Stream, TokenName, Version,
+        Selector, Status, Stream, TokenName, Usage, Version,
     },
 };
 
@@ -108,6 +108,7 @@ pub fn running(function: &str) -> InvocationRow {
         started_at: Some(now()),
         ended_at: None,
         elapsed_us: None,
+        usage: Usage::default(),
         token: Some(TokenName::parse("ci").expect("a token")),
     }
 }
@@ -119,6 +120,7 @@ pub fn ended(row: &InvocationRow) -> InvocationRow {
         result: Some(r#"{"sum":3}"#.into()),
         ended_at: Some(now()),
         elapsed_us: Some(1234),
+        usage: Usage { memory_peak_bytes: Some(5 << 30), cpu_us: Some(1200) },
         ..row.clone()
     }
 }

@@ -45,6 +45,10 @@ pub struct Model {
     pub ended_at: Option<i64>,
     #[sea_orm(nullable)]
     pub elapsed_us: Option<i64>,
+    #[sea_orm(nullable)]
+    pub memory_peak_bytes: Option<i64>,
+    #[sea_orm(nullable)]
+    pub cpu_us: Option<i64>,
     /// The name of the token that the call was made with.
     #[sea_orm(column_type = "Text", nullable)]
     pub token: Option<String>,

@@ -26,7 +26,7 @@ const LINE_BYTES: usize = 64;
 const SIZES: [usize; 3] = [64, 8, 1];
 
 /// What is written of a row, in the order of [`values`].
-const COLUMNS: [Column; 20] = [
+const COLUMNS: [Column; 22] = [
     Column::Id,
     Column::CallerId,
     Column::Token,
@@ -47,6 +47,8 @@ const COLUMNS: [Column; 20] = [
     Column::StartedAt,
     Column::EndedAt,
     Column::ElapsedUs,
+    Column::MemoryPeakBytes,
+    Column::CpuUs,
 ];
 
 /// How many of [`COLUMNS`] are as they are from the first write on.
@@ -146,6 +148,8 @@ fn values(row: &InvocationRow) -> [Value; COLUMNS.len()] {
         row.started_at.map(micros).into(),
         row.ended_at.map(micros).into(),
         row.elapsed_us.map(signed).into(),
+        row.usage.memory_peak_bytes.map(signed).into(),
+        row.usage.cpu_us.map(signed).into(),
     ]
 }
 

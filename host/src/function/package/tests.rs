@@ -61,11 +61,11 @@ fn unpacks_files_and_folders_with_modes_of_its_own() {
     ];
     let files = unpacked(&read(&zip(&entries)).expect("sound")).expect("unpacks");
     let expected = [
-        ("bin/tool", 0o700, "tool"),
-        ("empty", 0o600, ""),
-        ("lib/data.txt", 0o600, "data"),
-        ("script", 0o700, "#!/bin/sh\n"),
-        ("é/ü", 0o600, "utf-8"),
+        ("bin/tool", 0o755, "tool"),
+        ("empty", 0o644, ""),
+        ("lib/data.txt", 0o644, "data"),
+        ("script", 0o755, "#!/bin/sh\n"),
+        ("é/ü", 0o644, "utf-8"),
     ];
     let found: Vec<_> =
         files.iter().map(|(name, (mode, bytes))| (name.as_str(), *mode, std::str::from_utf8(bytes).unwrap())).collect();
@@ -136,7 +136,7 @@ fn reads_what_common_tools_write() {
         std::fs::remove_file(root.join("out.zip")).unwrap();
         let package = read(&bytes).unwrap_or_else(|error| panic!("{tool} {arguments:?}: {error}"));
         let files = unpacked(&package).expect("unpacks");
-        assert_eq!(files["sub/program"].0, 0o700, "{tool}");
+        assert_eq!(files["sub/program"].0, 0o755, "{tool}");
         assert!(files.values().any(|(_, bytes)| bytes.len() == 600_000), "{tool} {arguments:?}");
     }
 }

@@ -1,9 +1,10 @@
 //! Writing a package into a folder, counting what really comes out.
 
 use std::{
-    fs::{DirBuilder, OpenOptions},
+    collections::BTreeSet,
+    fs::{self, DirBuilder, OpenOptions, Permissions},
     io::{self, BufReader, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -25,9 +26,10 @@ pub struct Unpacked {
 
 impl Package {
     /// Writes everything into the new folder `into`, whose parent must be private to this server:
-    /// then nobody can put a link in the way. Files get the mode 0600, and 0700 where the zip marks
-    /// them as executable or they are native programs by their first bytes, for not every zip keeps
-    /// that mark; folders get 0700. No other mode, owner or time is taken over.
+    /// then nobody can put a link in the way, and nobody else reads it. Files get the mode 0644, and 0755 where
+    /// the zip marks them as executable or they are native programs by their first bytes, for not every zip
+    /// keeps that mark; folders get 0755: programs may run as another user. No other mode, owner or time is
+    /// taken over.
     ///
     /// # Errors
     /// When the bytes are not what the zip declares, or can't be written. What was written until
@@ -36,17 +38,23 @@ impl Package {
         let mut folders = DirBuilder::new();
         folders.mode(0o700).create(into).map_err(PackageError::Local)?;
         folders.recursive(true);
+        let mut made = BTreeSet::from([into.to_owned()]);
         let mut files = Vec::new();
         for entry in &self.entries {
             let path = into.join(entry.name.as_str());
             let folder = if entry.folder { Some(path.as_path()) } else { path.parent() };
             if let Some(folder) = folder {
                 folders.create(folder).map_err(PackageError::Local)?;
+                made.extend(folder.ancestors().take_while(|folder| *folder != into).map(Path::to_owned));
             }
             if entry.folder {
                 continue;
             }
             files.push(self.unpack_file(entry, &path)?);
+        }
+        // Whatever the server's umask is.
+        for folder in made {
+            fs::set_permissions(folder, Permissions::from_mode(0o755)).map_err(PackageError::Local)?;
         }
         Ok(files)
     }
@@ -56,9 +64,10 @@ impl Package {
         let mut buffer = vec![0; 64 * 1024];
         let first = bytes.read(&mut buffer)?;
         let head = buffer.get(..first).unwrap_or_default();
-        let mode = if entry.executable || runs_natively(head) { 0o700 } else { 0o600 };
+        let mode = if entry.executable || runs_natively(head) { 0o755 } else { 0o644 };
         let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(PackageError::Local)?;
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(PackageError::Local)?;
+        file.set_permissions(Permissions::from_mode(mode)).map_err(PackageError::Local)?;
 
         let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
         let mut count = first;

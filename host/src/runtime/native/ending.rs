@@ -5,7 +5,6 @@ use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
 use super::{
     capture::Capture,
     keeper::{Excess, Remains, nearly},
-    spawner::FILE_BYTES,
 };
 use crate::{
     function::{Failure, FailureKind, Outcome},
@@ -28,14 +27,28 @@ pub enum Cause {
     Excess(Excess),
 }
 
+/// What is known of a program that has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended {
+    /// What its keeper saw.
+    pub remains: Remains,
+    /// What the server itself had taken when it started it, in bytes.
+    pub baseline: u64,
+    /// How large its files could become, in bytes.
+    pub file_bytes: u64,
+}
+
 /// The outcome of a call whose processes are gone.
-pub fn outcome(cause: Cause, remains: Remains, baseline: u64, capture: &Capture, call: &Call) -> Outcome {
+pub fn outcome(cause: Cause, ended: &Ended, capture: &Capture, call: &Call) -> Outcome {
+    let remains = ended.remains;
     let failure = match cause {
         Cause::Deadline => Failure::new(FailureKind::DeadlineExceeded, "the program did not end before its deadline"),
         Cause::Cancelled => Failure::new(FailureKind::Cancelled, "the call was cancelled"),
         Cause::Excess(Excess::Memory) => memory(call),
-        Cause::Excess(Excess::Processes) => {
-            Failure::new(FailureKind::Failed, "the program had more processes and threads at once than it may")
+        Cause::Excess(Excess::Processes) => processes(),
+        Cause::Excess(Excess::Folder) => {
+            let detail = format!("the program kept more than {} bytes in its folder", ended.file_bytes);
+            Failure::new(FailureKind::Failed, detail)
         }
         Cause::Ended => match remains.status {
             Some(status) if status.success() => match capture.result() {
@@ -45,19 +58,24 @@ pub fn outcome(cause: Cause, remains: Remains, baseline: u64, capture: &Capture,
                     format!("the program printed more than the {} bytes that a result may have", call.result_bytes),
                 ),
             },
-            Some(_) if starved(remains, baseline, call.memory_bytes) => memory(call),
-            Some(status) => abnormal(status, capture),
+            Some(_) if starved(&remains, ended.baseline, call.memory_bytes) => memory(call),
+            Some(_) if remains.taken.crowded => processes(),
+            Some(status) => abnormal(status, ended.file_bytes, capture),
             None => Failure::new(FailureKind::Trapped, "the program ended, and how is not known"),
         },
     };
     Err(bounded(failure, call.result_bytes))
 }
 
-/// Whether a program that failed had so much memory that this will be why. What the kernel counts holds
-/// what the server had when it forked, so that tells something only where it is more.
-fn starved(remains: Remains, baseline: u64, limit: u64) -> bool {
+/// Whether a program that failed had so much memory that this will be why. What the kernel counts for a process
+/// holds what the server had when it started it, so that tells something only where it is more.
+fn starved(remains: &Remains, baseline: u64, limit: u64) -> bool {
     let counted = if remains.counted_peak > baseline { remains.counted_peak } else { 0 };
-    remains.sampled_peak.max(counted) >= nearly(limit)
+    remains.taken.starved || remains.sampled_peak.max(counted) >= nearly(limit)
+}
+
+fn processes() -> Failure {
+    Failure::new(FailureKind::Failed, "the program had more processes and threads at once than it may")
 }
 
 fn memory(call: &Call) -> Failure {
@@ -65,12 +83,12 @@ fn memory(call: &Call) -> Failure {
     Failure::new(FailureKind::MemoryExceeded, detail)
 }
 
-fn abnormal(status: ExitStatus, capture: &Capture) -> Failure {
+fn abnormal(status: ExitStatus, file_bytes: u64, capture: &Capture) -> Failure {
     let (kind, mut detail) = match (status.code(), status.signal()) {
         (Some(code), _) => (FailureKind::Failed, format!("exited with code {code}")),
         (None, Some(libc::SIGXFSZ)) => (
             FailureKind::Trapped,
-            format!("ended by signal SIGXFSZ ({}): a file grew beyond {FILE_BYTES} bytes", libc::SIGXFSZ),
+            format!("ended by signal SIGXFSZ ({}): a file grew beyond {file_bytes} bytes", libc::SIGXFSZ),
         ),
         (None, Some(signal)) => (FailureKind::Trapped, format!("ended by signal {} ({signal})", signal_name(signal))),
         (None, None) => (FailureKind::Trapped, format!("ended: {status}")),
@@ -120,11 +138,11 @@ mod tests {
 
     #[test]
     fn a_peak_counts_only_above_what_the_server_had() {
-        let remains = |sampled_peak, counted_peak| Remains { status: None, sampled_peak, counted_peak };
-        assert!(starved(remains(90, 0), 500, 100));
-        assert!(starved(remains(0, 95), 50, 100));
-        assert!(!starved(remains(0, 500), 500, 100));
-        assert!(!starved(remains(89, 80), 50, 100));
+        let remains = |sampled_peak, counted_peak| Remains { sampled_peak, counted_peak, ..Remains::default() };
+        assert!(starved(&remains(90, 0), 500, 100));
+        assert!(starved(&remains(0, 95), 50, 100));
+        assert!(!starved(&remains(0, 500), 500, 100));
+        assert!(!starved(&remains(89, 80), 50, 100));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Dir, FlockOperation, Mode, OFlags},
+    fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags},
     io::Errno,
 };
 use uuid::Uuid;
@@ -56,9 +56,21 @@ impl Root {
     /// # Errors
     /// When it can't be made.
     pub fn folder(&self) -> io::Result<PathBuf> {
-        let path = self.path.join(Uuid::now_v7().simple().to_string());
+        let path = self.path.join(name());
         std::fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(path)
+    }
+
+    /// Where it is.
+    #[cfg(test)]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its name, which no other has.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.path.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or(PREFIX)
     }
 }
 
@@ -68,6 +80,12 @@ impl Drop for Root {
             tracing::warn!(folder = %self.path.display(), %error, "temporary folder left behind");
         }
     }
+}
+
+/// A name for a folder that no other has.
+#[must_use]
+pub fn name() -> String {
+    Uuid::now_v7().simple().to_string()
 }
 
 /// Locks the folder; `None` when another has it, or has removed it meanwhile.
@@ -116,12 +134,17 @@ fn remove_leftovers(parent: &Path) {
     }
 }
 
-/// Kills the processes whose home is below `root`: programs whose server was killed before it could.
+/// Kills the processes whose home is below `root`, or a folder of its name: programs whose server was killed
+/// before it could.
 fn end_workers(root: &Path) {
+    let works_there = |pid| {
+        let home = procfs::variable(pid, "HOME");
+        home.is_some_and(|home| Path::new(&home).parent().and_then(Path::file_name) == root.file_name())
+    };
     for pid in procfs::everyone() {
-        if procfs::variable(pid, "HOME").is_some_and(|home| Path::new(&home).parent() == Some(root))
+        if works_there(pid)
             && let Ok(handle) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
-            && procfs::variable(pid, "HOME").is_some_and(|home| Path::new(&home).parent() == Some(root))
+            && works_there(pid)
         {
             let _ = rustix::process::pidfd_send_signal(handle, rustix::process::Signal::KILL);
         }
@@ -196,6 +219,51 @@ fn clear(folder: &OwnedFd, top: Option<&OwnedFd>, problem: &mut Option<Errno>) -
     Ok(full)
 }
 
+/// Folders in folders deeper than this are not looked into: too much, by any count.
+const DEEPEST: usize = 64;
+/// How many files and folders a call may have in its folder.
+pub const MOST_FILES: u64 = 16_384;
+
+/// Whether more than `bytes` are in a folder that a program is at work in, or more files than anybody needs.
+///
+/// # Errors
+/// When it can't be looked at, as when it is gone.
+pub fn exceeds(path: &Path, bytes: u64) -> io::Result<bool> {
+    let mut open = vec![rustix::fs::open(path, folder_flags(), Mode::empty())?];
+    let mut waiting: Vec<Vec<CString>> = Vec::new();
+    let (mut taken, mut files) = (0_u64, 0_u64);
+    while let Some(folder) = open.last() {
+        if waiting.len() < open.len() {
+            let mut inner = Vec::new();
+            for entry in Dir::read_from(folder)?.flatten() {
+                let name = entry.file_name();
+                // What is gone meanwhile takes nothing.
+                let Ok(found) = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+                if matches!(name.to_bytes(), b"." | b"..") {
+                    continue;
+                }
+                files += 1;
+                taken = taken.saturating_add(u64::try_from(found.st_blocks).unwrap_or_default().saturating_mul(512));
+                if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
+                    inner.push(name.to_owned());
+                }
+            }
+            waiting.push(inner);
+        }
+        if taken > bytes || files > MOST_FILES || open.len() > DEEPEST {
+            return Ok(true);
+        }
+        match waiting.last_mut().and_then(Vec::pop) {
+            Some(name) => open.extend(rustix::fs::openat(folder, name, folder_flags(), Mode::empty()).ok()),
+            None => {
+                open.pop();
+                waiting.pop();
+            }
+        }
+    }
+    Ok(false)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
@@ -229,6 +297,21 @@ mod tests {
         remove(&path).expect("removed");
         assert!(!path.exists());
         assert_eq!(std::fs::read_to_string(&outside).expect("read"), "stays");
+    }
+
+    #[test]
+    fn sees_what_is_too_much() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let exceeds = |bytes| exceeds(folder.path(), bytes).expect("looked at");
+        std::fs::create_dir_all(folder.path().join("a/b")).expect("made");
+        for name in ["one", "a/two", "a/b/three"] {
+            std::fs::write(folder.path().join(name), vec![1; 100 << 10]).expect("written");
+        }
+        // A link to it all counts for itself.
+        symlink("/", folder.path().join("a/link")).expect("linked");
+        assert!(!exceeds(400 << 10) && exceeds(290 << 10));
+        std::fs::create_dir_all(folder.path().join("d/".repeat(70))).expect("made");
+        assert!(exceeds(1 << 30), "too deep");
     }
 
     #[test]

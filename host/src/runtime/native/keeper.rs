@@ -25,12 +25,15 @@ use rustix::process::Pid;
 use tokio::sync::oneshot;
 
 use self::tree::Tree;
-use super::procfs::{self, Family, Process};
+use super::{
+    procfs::{self, Family, Process},
+    sandbox::groups::Group,
+};
 use crate::function::InvocationId;
 
 mod tree;
 
-pub use tree::{Excess, Remains, nearly};
+pub use tree::{Excess, MAX_PROCESSES, Remains, nearly};
 
 /// How often the memory of a running call is measured.
 const SAMPLE: Duration = Duration::from_millis(50);
@@ -57,7 +60,7 @@ pub struct Keeper {
 #[derive(Debug)]
 enum Command {
     /// A program is about to be started.
-    Expect(InvocationId, u64, oneshot::Sender<Excess>),
+    Expect(InvocationId, u64, Option<Arc<Group>>, oneshot::Sender<Excess>),
     /// It was.
     Started(InvocationId, Pid),
     /// It was not.
@@ -92,10 +95,10 @@ impl Keeper {
     }
 
     /// Makes a call known before its program is started, so that nothing it does is too early. The
-    /// receiver hears when it takes more than it may.
-    pub fn expect(&self, id: InvocationId, memory_bytes: u64) -> oneshot::Receiver<Excess> {
+    /// receiver hears when it takes more than it may. The group, where there is one, holds all its processes.
+    pub fn expect(&self, id: InvocationId, memory_bytes: u64, group: Option<Arc<Group>>) -> oneshot::Receiver<Excess> {
         let (excess, told) = oneshot::channel();
-        self.send(Command::Expect(id, memory_bytes, excess));
+        self.send(Command::Expect(id, memory_bytes, group, excess));
         told
     }
 
@@ -177,7 +180,9 @@ impl Watch {
 
     fn apply(&mut self, command: Command) {
         match command {
-            Command::Expect(id, memory_bytes, excess) => self.trees.push(Tree::new(id, memory_bytes, excess)),
+            Command::Expect(id, memory_bytes, group, excess) => {
+                self.trees.push(Tree::new(id, memory_bytes, group, excess));
+            }
             Command::Started(id, main) => self.of(id, |tree| tree.started(main)),
             Command::Forget(id) => self.trees.retain(|tree| tree.id() != id),
             Command::End(id, grace, reply) => self.of(id, |tree| tree.end(grace, Some(reply))),

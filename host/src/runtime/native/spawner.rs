@@ -1,40 +1,52 @@
-//! Starting programs: the thread that forks, and what happens between fork and exec.
+//! Starting programs: the threads that do, and what a program is confined by when it begins.
 //!
-//! All programs are started by one thread that lives as long as its owner, because the kernel sends
+//! Programs are started by threads that live as long as their owner, because the kernel sends
 //! the death signal of a parent when the *thread* that forked ends, and a thread of a pool may end
-//! while its program runs.
+//! while its program runs. What all programs of a thread have in common (namespaces, filters, no new
+//! privileges, an empty bounding set) is put on the thread itself, once, and inherited.
 
 use std::{
+    ffi::CString,
     io,
     os::{
-        fd::OwnedFd,
-        unix::{fs::PermissionsExt, process::CommandExt},
+        fd::{AsFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::PermissionsExt},
     },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
     time::Duration,
 };
 
-use rustix::process::{Pid, Resource, Rlimit, Signal};
+use rustix::{
+    pipe::PipeFlags,
+    process::{Pid, Resource, Rlimit, Signal},
+    thread::{Gid, Uid, UnshareFlags},
+};
+use seccompiler::BpfProgram;
 use tokio::sync::oneshot;
 
-use self::image::Image;
-use super::procfs;
+use self::{
+    child::{Plan, Stack},
+    image::Image,
+};
+use super::sandbox::{
+    groups::Group,
+    landlock::{Beneath, Files},
+};
 
+mod child;
 mod image;
+
+pub use child::landlock_version;
 
 /// How many files a program may have open.
 const OPEN_FILES: u64 = 256;
 
-/// How large a file may become that a program writes, in bytes.
-pub const FILE_BYTES: u64 = 256 * 1024 * 1024;
-
 /// The stack of a program's first thread, and by default of each other, in bytes.
 pub const STACK_BYTES: u64 = 8 * 1024 * 1024;
 
-/// How many processes and threads the server's user may have while a program makes more. The kernel
+/// How many processes and threads a user may have while a program makes more. The kernel
 /// counts by user, not by program, and does not bind root: it stops what would stop the machine.
 const USER_PROCESSES: u64 = 8192;
 
@@ -48,7 +60,7 @@ const DATA_HEADROOM: u64 = 64 * 1024 * 1024;
 /// its own exec, which is soon.
 const BUSY: (u32, Duration) = (50, Duration::from_millis(2));
 
-/// A program to start.
+/// A program to start. Paths are as the thread sees them that starts it.
 #[derive(Debug)]
 pub struct Spec {
     /// The folder of its package.
@@ -58,11 +70,61 @@ pub struct Spec {
     /// The one argument.
     pub argument: String,
     /// The whole environment.
-    pub variables: Vec<(&'static str, String)>,
+    pub variables: Vec<(String, String)>,
     /// Its working folder.
     pub folder: PathBuf,
     /// How much memory it may take, in bytes.
     pub memory_bytes: u64,
+    /// How large a file may become that it writes, in bytes.
+    pub file_bytes: u64,
+    /// How long it may run.
+    pub time: Duration,
+    /// The user and group that it runs as; none: the server's.
+    pub user: Option<u32>,
+    /// The control group that it begins in.
+    pub group: Option<Arc<Group>>,
+    /// What it may read beside its own.
+    pub read: Vec<Arc<[Beneath]>>,
+}
+
+/// What all programs of a spawner have in common.
+#[derive(Debug, Default)]
+pub struct Profile {
+    /// The files that every program may use; none: all.
+    pub files: Option<Arc<Files>>,
+    /// Filters of system calls.
+    pub filters: Vec<BpfProgram>,
+    /// Whether they are in a network of their own, with nothing in it.
+    pub private_network: bool,
+    /// Whether they are confined at all.
+    pub confined: bool,
+    /// Whether they see all of `/proc`, which then shows each its own.
+    pub staged: bool,
+    /// Whether they may use the network that they are in.
+    pub network: bool,
+}
+
+impl Profile {
+    /// Puts on this thread what its children are to inherit.
+    fn put_on(&self) -> io::Result<()> {
+        if self.private_network {
+            // SAFETY: sockets that are open stay in the network that they were made in.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
+        }
+        if !self.confined {
+            return Ok(());
+        }
+        // Capabilities that no kernel has yet are refused, and end the list.
+        (0..64_u64)
+            .map_while(|number| {
+                let capability = rustix::thread::CapabilitySet::from_bits_retain(1 << number);
+                rustix::thread::remove_capability_from_bounding_set(capability).ok()
+            })
+            .for_each(drop);
+        let _ = rustix::thread::clear_ambient_capability_set();
+        rustix::thread::set_no_new_privs(true)?;
+        self.filters.iter().try_for_each(|filter| seccompiler::apply_filter(filter)).map_err(io::Error::other)
+    }
 }
 
 /// A program that was started.
@@ -78,7 +140,7 @@ pub struct Spawned {
     pub stdout: OwnedFd,
     /// Its standard error.
     pub stderr: OwnedFd,
-    /// The resident memory of this server when it forked, in bytes. The kernel counts it into the peak
+    /// The peak of this server's own memory when it started it, in bytes. The kernel counts it into the peak
     /// of the program, so a peak tells something only above it.
     pub baseline: u64,
 }
@@ -102,7 +164,7 @@ pub enum SpawnError {
 
 type Reply = oneshot::Sender<Result<Spawned, SpawnError>>;
 
-/// The thread that starts programs. It ends when this is dropped, after which every program that it
+/// A thread that starts programs. It ends when this is dropped, after which every program that it
 /// started is killed by the kernel.
 #[derive(Debug)]
 pub struct Spawner {
@@ -110,21 +172,29 @@ pub struct Spawner {
 }
 
 impl Spawner {
-    /// Starts the thread.
+    /// Starts the thread. It is in the namespaces of the one that calls this.
     ///
     /// # Errors
-    /// When there can be no more threads.
-    pub fn start() -> io::Result<Self> {
+    /// When there can be no more threads, or the profile can't be put on this one.
+    pub fn start(profile: Profile) -> io::Result<Self> {
         let (requests, queue) = mpsc::channel::<(Spec, Reply)>();
+        let (told, ready) = mpsc::channel();
+        let mut stack = Stack::new()?;
         thread::Builder::new().name("native-spawner".into()).spawn(move || {
+            let put_on = profile.put_on();
+            let good = put_on.is_ok();
+            if told.send(put_on).is_err() || !good {
+                return;
+            }
             for (spec, reply) in queue {
-                if let Err(Ok(unwanted)) = reply.send(spawn(&spec)) {
+                if let Err(Ok(unwanted)) = reply.send(spawn(&profile, &spec, &mut stack)) {
                     // The one who asked is gone, which happens only when all is torn down.
                     let _ = rustix::process::kill_process_group(unwanted.main, Signal::KILL);
                     let _ = rustix::process::waitpid(Some(unwanted.main), rustix::process::WaitOptions::empty());
                 }
             }
         })?;
+        ready.recv().map_err(|_| io::Error::other("the spawner thread has ended"))??;
         Ok(Self { requests })
     }
 
@@ -140,13 +210,42 @@ impl Spawner {
     }
 }
 
-fn spawn(spec: &Spec) -> Result<Spawned, SpawnError> {
+fn spawn(profile: &Profile, spec: &Spec, stack: &mut Stack) -> Result<Spawned, SpawnError> {
     check(spec)?;
-    let mut command = command(spec)?;
+    let host = |error: io::Error| SpawnError::Host(error);
+    let image = Image::new(spec.program.as_os_str(), &spec.argument, &spec.variables)
+        .map_err(|error| SpawnError::Host(error.into()))?;
+    let folder = CString::new(spec.folder.as_os_str().as_bytes()).map_err(|error| SpawnError::Host(error.into()))?;
+    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| SpawnError::Exhausted(error.into()));
+    let ((input, stdin), (stdout, output), (stderr, errors)) = (pipe()?, pipe()?, pipe()?);
+    let user = spec.user.map(|id| (Uid::from_raw(id), Gid::from_raw(id)));
+    if let Some((uid, gid)) = user {
+        // So that it can open them anew, as by /dev/stderr.
+        for stream in [&input, &output, &errors] {
+            rustix::fs::fchown(stream, Some(uid), Some(gid)).map_err(|error| host(error.into()))?;
+        }
+    }
+    let rules = match &profile.files {
+        Some(files) => rules(files, profile, spec).map_err(host)?,
+        None => None,
+    };
+    let limits = limits(spec);
+    let plan = Plan {
+        image: &image,
+        folder: &folder,
+        streams: [input.as_fd(), output.as_fd(), errors.as_fd()],
+        limits: &limits,
+        server: rustix::process::getpid(),
+        groups: spec.group.as_ref().map_or(&[], |group| group.joins()),
+        user,
+        rules: rules.as_ref().map(AsFd::as_fd),
+        own_proc: !profile.staged,
+        confined: profile.confined,
+    };
     let mut tries = 0;
-    let mut child = loop {
-        match command.spawn() {
-            Ok(child) => break child,
+    let (main, ended) = loop {
+        match stack.spawn(&plan) {
+            Ok(started) => break started,
             Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && tries < BUSY.0 => {
                 tries += 1;
                 thread::sleep(BUSY.1);
@@ -154,22 +253,12 @@ fn spawn(spec: &Spec) -> Result<Spawned, SpawnError> {
             Err(error) => return Err(refusal(spec, error)),
         }
     };
-    let main = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let (Some(main), (Some(stdin), Some(stdout), Some(stderr))) = (main, pipes) else {
-        return Err(SpawnError::Host(io::Error::other("a child without a number or pipes")));
-    };
-    let baseline = procfs::process(rustix::process::getpid()).map_or(0, |server| procfs::resident(&server));
-    match rustix::process::pidfd_open(main, rustix::process::PidfdFlags::empty()) {
-        Ok(ended) => {
-            Ok(Spawned { main, ended, stdin: stdin.into(), stdout: stdout.into(), stderr: stderr.into(), baseline })
-        }
-        Err(error) => {
-            let _ = child.kill();
-            let _ = child.wait();
-            Err(SpawnError::Exhausted(error.into()))
-        }
-    }
+    Ok(Spawned { main, ended, stdin, stdout, stderr, baseline: child::own_peak() })
+}
+
+fn rules(files: &Files, profile: &Profile, spec: &Spec) -> io::Result<Option<OwnedFd>> {
+    let own = [Beneath::read(&spec.package)?, Beneath::write(&spec.folder)?];
+    files.rules(own.iter().chain(spec.read.iter().flat_map(|read| read.iter())), profile.network)
 }
 
 /// What exec would say with less words.
@@ -209,27 +298,20 @@ fn refusal(spec: &Spec, error: io::Error) -> SpawnError {
     SpawnError::Program(format!("the entry '{}' {why}", entry(spec)))
 }
 
-fn command(spec: &Spec) -> Result<Command, SpawnError> {
-    let image = Image::new(spec.program.as_os_str(), &spec.argument, &spec.variables)
-        .map_err(|error| SpawnError::Host(error.into()))?;
-    let limits = limits(spec.memory_bytes);
-    let server = rustix::process::getpid();
-    let mut command = Command::new(&spec.program);
-    command.current_dir(&spec.folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // SAFETY: between fork and exec only system calls may be made, since another thread may hold any
-    // lock at the moment of the fork. `confine` and `exec` make system calls and allocate nothing.
-    unsafe { command.pre_exec(move || confine(&limits, server).and_then(|()| Err(image.exec()))) };
-    Ok(command)
-}
-
 /// The limits of a program, none above what the server itself may set.
-fn limits(memory_bytes: u64) -> [(Resource, Rlimit); 6] {
+fn limits(spec: &Spec) -> [(Resource, Rlimit); 10] {
+    let cores = thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     [
         (Resource::Core, 0),
-        (Resource::Data, memory_bytes.saturating_add(DATA_HEADROOM)),
-        (Resource::Fsize, FILE_BYTES),
+        // One that runs on after its deadline is not this limit's to end, only one that nobody sees.
+        (Resource::Cpu, spec.time.as_secs().saturating_add(10).saturating_mul(cores)),
+        (Resource::Data, spec.memory_bytes.saturating_add(DATA_HEADROOM)),
+        (Resource::Fsize, spec.file_bytes),
+        (Resource::Memlock, 0),
+        (Resource::Msgqueue, 0),
         (Resource::Nofile, OPEN_FILES),
         (Resource::Nproc, USER_PROCESSES),
+        (Resource::Rtprio, 0),
         (Resource::Stack, STACK_BYTES),
     ]
     .map(|(resource, wanted)| {
@@ -237,40 +319,4 @@ fn limits(memory_bytes: u64) -> [(Resource, Rlimit); 6] {
         let limit = Some(wanted.min(allowed));
         (resource, Rlimit { current: limit, maximum: limit })
     })
-}
-
-/// Runs in the child, between fork and exec: whatever confines a program begins here. Makes system
-/// calls only. The standard library has emptied the signal mask and reset SIGPIPE before.
-fn confine(limits: &[(Resource, Rlimit)], server: Pid) -> io::Result<()> {
-    rustix::process::setsid()?;
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    // The server may have died before the line above.
-    if rustix::process::getppid() != Some(server) {
-        return Err(io::Error::from_raw_os_error(libc::ESRCH));
-    }
-    rustix::thread::set_no_new_privs(true)?;
-    for (resource, limit) in limits {
-        rustix::process::setrlimit(*resource, *limit)?;
-    }
-    default_signals();
-    close_on_exec()
-}
-
-/// What the server ignores, because of how it was itself started, a program must not ignore too.
-fn default_signals() {
-    // Zeros are SIG_DFL with no flags and an empty mask, in the kernel's layout on every architecture;
-    // that of libc keeps some numbers for itself and would leave those ignored.
-    let action = [0_u64; 8];
-    for signal in 1..=64_i32 {
-        // SAFETY: the kernel reads a struct that is smaller than `action`, and writes nothing. Numbers that
-        // can't be set (SIGKILL and SIGSTOP) are refused, which is no harm.
-        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), std::ptr::null_mut::<u64>(), 8_usize) };
-    }
-}
-
-/// Closes at exec whatever is open beyond the three standard descriptors, whoever opened it.
-fn close_on_exec() -> io::Result<()> {
-    // SAFETY: a system call on plain numbers, which touches no memory.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

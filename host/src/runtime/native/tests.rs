@@ -11,6 +11,7 @@ use super::{procfs::Family, *};
 use crate::function::{CallerId, FunctionName, InvocationId, Lane, Version};
 use crate::runtime::console::Console;
 
+mod cost;
 mod ends;
 mod load;
 
@@ -22,10 +23,19 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
+        Self::with(&SandboxConfig::default(), &[])
+    }
+
+    fn with(sandbox: &SandboxConfig, grants: &[Grant]) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let config = RuntimeConfig { temp_dir: Some(dir.path().join("temp")), ..RuntimeConfig::default() };
-        fs::create_dir(dir.path().join("package")).expect("made");
-        Self { runtime: NativeRuntime::new(&config).expect("a runtime"), dir }
+        for folder in ["packages", "packages/one"] {
+            fs::create_dir(dir.path().join(folder)).expect("made");
+            fs::set_permissions(dir.path().join(folder), fs::Permissions::from_mode(0o755)).expect("set");
+        }
+        let packages = dir.path().join("packages");
+        let settings = Settings { sandbox, grants, packages: &packages, places: 64 };
+        Self { runtime: NativeRuntime::new(&config, &settings).expect("a runtime"), dir }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -34,15 +44,14 @@ impl Fixture {
 
     /// A file of the package with the mode 755.
     fn file(&self, name: &str, content: &str) -> Executable {
-        let path = self.path("package").join(name);
+        let path = self.path("packages/one").join(name);
         fs::write(&path, content).expect("written");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("set");
-        Executable::new(ProgramPath { package: self.path("package"), entry: name.into() })
+        Executable::new(ProgramPath { package: self.path("packages/one"), entry: name.into() })
     }
 
-    /// A shell script, in which `$OUT` is the folder outside.
     fn script(&self, body: &str) -> Executable {
-        self.file("main", &format!("#!/bin/sh\nOUT={}\n{body}\n", self.dir.path().display()))
+        self.file("main", &format!("#!/bin/sh\n{body}\n"))
     }
 
     async fn run(&self, body: &str, call: &Call) -> Outcome {
@@ -51,20 +60,19 @@ impl Fixture {
 
     /// The temporary folders of calls that are there.
     fn folders(&self) -> Vec<PathBuf> {
-        let entries =
-            |path: PathBuf| fs::read_dir(path).expect("a folder").map(|entry| entry.expect("an entry").path());
-        entries(self.path("temp")).flat_map(entries).collect()
+        self.runtime.sandbox().folders()
     }
+}
 
-    /// The numbers that programs wrote into `$OUT/pids`, one a line.
-    fn pids(&self) -> Vec<Pid> {
-        let text = fs::read_to_string(self.path("pids")).unwrap_or_default();
-        text.lines().filter_map(|line| Pid::from_raw(line.trim().parse().ok()?)).collect()
-    }
+/// The numbers that a call's processes printed as `pid N`.
+fn pids(call: &Call) -> Vec<Pid> {
+    let lines = call.console.tail().0;
+    lines.iter().filter_map(|line| Pid::from_raw(line.line.strip_prefix("pid ")?.trim().parse().ok()?)).collect()
 }
 
 fn call(payload: &str) -> Call {
     Call {
+        usage: Arc::default(),
         id: InvocationId::generate(),
         caller_id: None,
         name: FunctionName::parse("example").expect("a name"),
@@ -162,12 +170,12 @@ async fn output_goes_to_the_console_and_the_result_is_standard_output() {
 async fn output_is_seen_while_the_program_runs() {
     let fixture = Fixture::new();
     let call = call("");
-    let run = fixture.run("echo began; while [ ! -e $OUT/seen ]; do sleep 0.01; done; echo went on", &call);
+    let run = fixture.run("trap 'echo went on; exit' USR1; echo pid $$; while :; do sleep 0.01; done", &call);
     let look = async {
-        printed(&call, "began").await;
-        fs::write(fixture.path("seen"), "").expect("written");
+        let pid = printed(&call, "pid ").await.parse().ok().and_then(Pid::from_raw).expect("a number");
+        rustix::process::kill_process(pid, rustix::process::Signal::USR1).expect("it is there");
     };
-    assert_eq!(tokio::join!(run, look).0.as_deref(), Ok("began\nwent on"));
+    assert!(tokio::join!(run, look).0.expect("it succeeds").ends_with("\nwent on"));
 }
 
 #[tokio::test]
@@ -177,7 +185,6 @@ async fn the_environment_is_what_is_documented() {
     let outcome = fixture.run(r"tr '\0' '\n' < /proc/$$/environ; pwd", &call).await.expect("it runs");
     let mut lines: Vec<&str> = outcome.lines().collect();
     let folder = lines.pop().expect("the working folder").to_owned();
-    assert!(Path::new(&folder).starts_with(fixture.path("temp")), "{folder}");
     let value =
         |name: &str| lines.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned);
     let left: u64 = value("SHARPFAAS_DEADLINE_MS").expect("it is there").parse().expect("a number");
@@ -192,7 +199,7 @@ async fn the_environment_is_what_is_documented() {
         "SHARPFAAS_FUNCTION=example".into(),
         "SHARPFAAS_LANE=dev".into(),
         "SHARPFAAS_VERSION=1.2".into(),
-        format!("SHARPFAAS_PACKAGE={}", fixture.path("package").display()),
+        format!("SHARPFAAS_PACKAGE={}", value("SHARPFAAS_PACKAGE").expect("it is there")),
         format!("SHARPFAAS_DEADLINE_MS={left}"),
     ];
     expected.sort();
@@ -219,7 +226,7 @@ async fn nothing_else_of_the_server_is_inherited() {
     // SAFETY: only the disposition of a signal that nobody sends here changes.
     unsafe { libc::signal(libc::SIGUSR2, libc::SIG_IGN) };
     let script =
-        "ls -l /proc/self/fd; grep -E '^Sig(Blk|Ign)|^NoNewPrivs' /proc/self/status; ps -o pid=,pgid=,sid= -p $$";
+        "ls -l /proc/self/fd; grep -E '^Sig(Blk|Ign)|^NoNewPrivs' /proc/self/status; cut -d' ' -f1,5,6 /proc/$$/stat";
     let program = fixture.script(script);
     let plain = std::process::Command::new(&program.program).output().expect("it runs");
     let plain = String::from_utf8_lossy(&plain.stdout).into_owned();
@@ -240,7 +247,7 @@ async fn a_relative_package_folder_is_found_from_the_working_folder() {
     fixture.script("cat \"$SHARPFAAS_PACKAGE/data\"");
     fixture.file("data", "beside");
     let up = "../".repeat(std::env::current_dir().expect("one").components().count());
-    let package = Path::new(&up).join(fixture.path("package").strip_prefix("/").expect("absolute"));
+    let package = Path::new(&up).join(fixture.path("packages/one").strip_prefix("/").expect("absolute"));
     let program = Executable::new(ProgramPath { package, entry: "main".into() });
     assert_eq!(fixture.runtime.run(&program, &call("")).await.expect("it runs").as_deref(), Ok("beside"));
 }
@@ -250,9 +257,9 @@ async fn limits_are_set() {
     let fixture = Fixture::new();
     let outcome = fixture.run("ulimit -Hc; ulimit -Hf; ulimit -Hn; ulimit -Hd; ulimit -Hs", &call("")).await;
     let data = (128 + 64) << 10;
-    assert_eq!(outcome, Ok(format!("0\n{}\n256\n{data}\n8192", 256 << 11)));
+    assert_eq!(outcome, Ok(format!("0\n{}\n256\n{data}\n8192", 64 << 11)));
     let (kind, detail) =
-        failure(fixture.run("head -c 300M /dev/zero > file & wait $!; kill -XFSZ $$", &call("")).await);
+        failure(fixture.run("head -c 100M /dev/zero > file & wait $!; kill -XFSZ $$", &call("")).await);
     assert_eq!(kind, FailureKind::Trapped);
     assert!(detail.contains("SIGXFSZ (25): a file grew beyond"), "{detail}");
 }

@@ -58,6 +58,7 @@ fn engine() -> Engine {
 
 fn call(payload: &str, millis: u64) -> Arc<Call> {
     Arc::new(Call {
+        usage: Arc::default(),
         id: InvocationId::generate(),
         caller_id: None,
         name: "test".parse().expect("a name"),

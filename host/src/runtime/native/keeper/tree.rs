@@ -5,6 +5,7 @@ use std::{
     mem,
     os::unix::process::ExitStatusExt,
     process::ExitStatus,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,12 +14,15 @@ use tokio::sync::oneshot;
 
 use super::{FIRST_SAMPLE, PASS, SAMPLE};
 use crate::{
-    function::InvocationId,
-    runtime::native::procfs::{self, Family, Process},
+    function::{InvocationId, Usage},
+    runtime::native::{
+        procfs::{self, Family, Process},
+        sandbox::groups::{Group, Taken},
+    },
 };
 
 /// How many processes and threads a call may have at one time.
-pub const MAX_PROCESSES: usize = 512;
+pub const MAX_PROCESSES: usize = 256;
 
 /// How long after SIGKILL a process may take to go. Beyond it, it hangs in the kernel (in the state `D`), and
 /// the call is told to wait no longer.
@@ -31,10 +35,12 @@ pub enum Excess {
     Memory,
     /// Processes and threads.
     Processes,
+    /// Room in its folder.
+    Folder,
 }
 
 /// What is known of a call after its processes are gone.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Remains {
     /// How its program ended; `None` when it hangs in the kernel, or was reaped behind our back.
     pub status: Option<ExitStatus>,
@@ -43,6 +49,20 @@ pub struct Remains {
     /// The most memory that one of them took, as the kernel counts: with what the server itself had
     /// when it forked, and with files that were mapped. In bytes.
     pub counted_peak: u64,
+    /// Processor time of the program and of those of its descendants that were reaped below it, in microseconds.
+    pub reaped_cpu_us: u64,
+    /// What its control group counted.
+    pub taken: Taken,
+}
+
+impl Remains {
+    /// What all processes of the call took together.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            memory_peak_bytes: Some(self.taken.memory_peak.unwrap_or_default().max(self.sampled_peak)),
+            cpu_us: Some(self.taken.cpu_us.unwrap_or(self.reaped_cpu_us)),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -50,6 +70,7 @@ pub struct Tree {
     id: InvocationId,
     main: Option<Pid>,
     memory_bytes: u64,
+    group: Option<Arc<Group>>,
     excess: Option<oneshot::Sender<Excess>>,
     peak: u64,
     /// Processes that the last look at the running call, and each look at the ending one, found: with
@@ -73,11 +94,17 @@ struct Ending {
 }
 
 impl Tree {
-    pub fn new(id: InvocationId, memory_bytes: u64, excess: oneshot::Sender<Excess>) -> Self {
+    pub fn new(
+        id: InvocationId,
+        memory_bytes: u64,
+        group: Option<Arc<Group>>,
+        excess: oneshot::Sender<Excess>,
+    ) -> Self {
         Self {
             id,
             main: None,
             memory_bytes,
+            group,
             excess: Some(excess),
             peak: 0,
             seen: HashSet::new(),
@@ -212,13 +239,18 @@ impl Tree {
     }
 
     fn finish(&mut self, main: Pid, mut ending: Ending) -> bool {
+        // What the family does not show may be in its group: it has been forked since.
+        let hidden = self.found.is_empty().then(|| self.group.as_ref().map(|group| group.members())).flatten();
+        let hidden: Vec<Pid> = hidden.unwrap_or_default().into_iter().filter(|pid| *pid != main).collect();
         // The program's number, and with it that of its group, stays taken until it is reaped, and so it is
         // reaped last.
         if self.found.is_empty()
-            && let Some((status, counted_peak)) = reap_with_usage(main)
+            && hidden.is_empty()
+            && let Some(reaped) = reap_with_usage(main)
         {
             if let Some(reply) = ending.reply {
-                let _ = reply.send(Remains { status, sampled_peak: self.peak, counted_peak });
+                let taken = self.group.as_ref().map(|group| group.taken()).unwrap_or_default();
+                let _ = reply.send(Remains { sampled_peak: self.peak, taken, ..reaped });
             }
             return true;
         }
@@ -226,6 +258,9 @@ impl Tree {
         if kill {
             // At one stroke, so that one that forks can't outrun it.
             let _ = rustix::process::kill_process_group(main, Signal::KILL);
+            if let Some(group) = &self.group {
+                group.kill();
+            }
         } else if ending.asked.insert((main, 0)) {
             let _ = rustix::process::kill_process(main, Signal::TERM);
         }
@@ -240,7 +275,7 @@ impl Tree {
             && let Some(reply) = ending.reply.take()
         {
             tracing::error!(invocation = %self.id, program = %main, "the kernel does not let a killed process go");
-            let _ = reply.send(Remains { status: None, sampled_peak: self.peak, counted_peak: 0 });
+            let _ = reply.send(Remains { sampled_peak: self.peak, ..Remains::default() });
         }
         self.ending = Some(ending);
         false
@@ -266,18 +301,24 @@ pub fn reap(pid: Pid) {
     let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
 }
 
-/// Reaps a child that has ended: its status, and the peak of its resident memory in bytes. `None` while it
-/// runs; no status when it is no child of ours any more.
-fn reap_with_usage(pid: Pid) -> Option<(Option<ExitStatus>, u64)> {
+/// Reaps a child that has ended: its status, and what it took. `None` while it runs; no status when it is no
+/// child of ours any more.
+fn reap_with_usage(pid: Pid) -> Option<Remains> {
     let mut status = 0;
     // SAFETY: an all-zero rusage is a valid one: it holds numbers only.
     let mut usage: libc::rusage = unsafe { mem::zeroed() };
     // SAFETY: both pointers are to live variables of the right types, and the call keeps neither.
     let reaped = unsafe { libc::wait4(pid.as_raw_nonzero().get(), &raw mut status, libc::WNOHANG, &raw mut usage) };
-    let kilobytes = u64::try_from(usage.ru_maxrss).unwrap_or_default();
+    let number = |number: libc::c_long| u64::try_from(number).unwrap_or_default();
+    let microseconds = |time: libc::timeval| number(time.tv_sec) * 1_000_000 + number(time.tv_usec);
     match reaped {
         0 => None,
-        _ if reaped < 0 => Some((None, 0)),
-        _ => Some((Some(ExitStatus::from_raw(status)), kilobytes.saturating_mul(1024))),
+        _ if reaped < 0 => Some(Remains::default()),
+        _ => Some(Remains {
+            status: Some(ExitStatus::from_raw(status)),
+            counted_peak: number(usage.ru_maxrss).saturating_mul(1024),
+            reaped_cpu_us: microseconds(usage.ru_utime) + microseconds(usage.ru_stime),
+            ..Remains::default()
+        }),
     }
 }

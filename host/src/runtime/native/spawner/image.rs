@@ -10,6 +10,8 @@ use std::{
     ptr,
 };
 
+use rustix::io::Errno;
+
 /// A program with its arguments and its environment.
 pub struct Image {
     arguments: Pointers,
@@ -40,7 +42,7 @@ impl Image {
     ///
     /// # Errors
     /// When a text holds a NUL byte.
-    pub fn new(program: &OsStr, argument: &str, variables: &[(&'static str, String)]) -> Result<Self, NulError> {
+    pub fn new(program: &OsStr, argument: &str, variables: &[(String, String)]) -> Result<Self, NulError> {
         let arguments = vec![CString::new(program.as_bytes())?, CString::new(argument)?];
         let environment = variables
             .iter()
@@ -49,12 +51,12 @@ impl Image {
         Ok(Self { arguments: Pointers::new(arguments), environment: Pointers::new(environment) })
     }
 
-    /// Becomes the program; gives why not. One system call, so it may be made between fork and exec.
-    pub fn exec(&self) -> io::Error {
+    /// Becomes the program; gives why not. One system call, so it may be made between clone and exec.
+    pub fn exec(&self) -> Errno {
         let arguments = self.arguments.pointers.as_ptr();
         // SAFETY: the first element is there and a NUL-terminated string; both arrays end with a null
         // pointer, and what they point to lives as long as `self`.
         unsafe { libc::execve(*arguments, arguments, self.environment.pointers.as_ptr()) };
-        io::Error::last_os_error()
+        Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
     }
 }

@@ -75,10 +75,6 @@ fn descriptors() -> usize {
 #[tokio::test]
 async fn many_at_once_leave_nothing_behind() {
     let fixture = Fixture::new();
-    // Whatever is made once is made.
-    fixture.run("exit 0", &call("")).await.expect("it runs");
-    eventually("folders are removed", || fixture.folders().is_empty()).await;
-    let before = descriptors();
     let program = fixture.script(
         r#"case "$1" in
         0) echo fine;;
@@ -88,25 +84,31 @@ async fn many_at_once_leave_nothing_behind() {
         4) kill -SEGV $$;;
         esac"#,
     );
-    let runs = (0..50).map(|i| {
-        let mut call = call(&format!("{}", i % 5));
-        if i % 5 == 3 {
-            call.deadline = Instant::now() + Duration::from_millis(700);
-        }
-        let (runtime, program) = (&fixture.runtime, &program);
-        async move {
-            let kind = runtime.run(program, &call).await.expect("the host is not at fault").err().map(|f| f.kind);
-            let expected = match i % 5 {
-                0 | 2 => None,
-                1 => Some(FailureKind::Failed),
-                3 => Some(FailureKind::DeadlineExceeded),
-                _ => Some(FailureKind::Trapped),
-            };
-            assert_eq!(kind, expected, "{i}");
-            assert_eq!(survivors(&call), []);
-        }
-    });
-    futures_util::future::join_all(runs).await;
+    let round = || {
+        futures_util::future::join_all((0..50).map(|i| {
+            let mut call = call(&format!("{}", i % 5));
+            if i % 5 == 3 {
+                call.deadline = Instant::now() + Duration::from_millis(700);
+            }
+            let (runtime, program) = (&fixture.runtime, &program);
+            async move {
+                let kind = runtime.run(program, &call).await.expect("the host is not at fault").err().map(|f| f.kind);
+                let expected = match i % 5 {
+                    0 | 2 => None,
+                    1 => Some(FailureKind::Failed),
+                    3 => Some(FailureKind::DeadlineExceeded),
+                    _ => Some(FailureKind::Trapped),
+                };
+                assert_eq!(kind, expected, "{i}");
+                assert_eq!(survivors(&call), []);
+            }
+        }))
+    };
+    // What is made once, for as many as ran at once, is made then.
+    round().await;
+    eventually("folders are removed", || fixture.folders().is_empty()).await;
+    let before = descriptors();
+    round().await;
     let me = rustix::process::getpid();
     eventually("no child is left, not even as a zombie", || Family::now().children(me).is_empty()).await;
     eventually("no folder is left", || fixture.folders().is_empty()).await;

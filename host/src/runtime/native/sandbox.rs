@@ -1,0 +1,406 @@
+//! What confines programs: found out and made ready once, at start, and put on each program as it is started.
+//!
+//! | layer | what it takes | keeps a program from |
+//! |---|---|---|
+//! | no new privileges, no capabilities, closed descriptors, limits, a session of its own | | rights that it was not given |
+//! | [`syscalls`] | seccomp(2) | what acts on the machine or outlives the call; sockets |
+//! | [`landlock`] | Linux 6.2 | every file but its own and the system's |
+//! | [`stage`], and a user id of its own | root | other processes, the network, filling the disk |
+//! | [`groups`] | control groups that it may write | taking its neighbours' memory and time |
+//!
+//! The first three are required. Without the fourth programs are the server's user, which takes Linux 6.12: there
+//! Landlock keeps them from sending signals and from other processes' sockets. What is missing is
+//! in [`Sandbox::shortfalls`], never passed over.
+
+use std::{
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use self::{
+    groups::{Bounds, Groups},
+    landlock::{Beneath, Files},
+    seats::{Seat, Seats},
+    stage::Stage,
+    syscalls::Allowed,
+};
+use super::{
+    Call, Executable, Settings,
+    folders::{self, Root},
+    keeper::MAX_PROCESSES,
+    spawner::{Profile, SpawnError, Spawned, Spawner, Spec},
+};
+use crate::{
+    config::{Grant, SandboxConfig, Strictness},
+    runtime::RuntimeError,
+};
+
+pub mod groups;
+pub mod landlock;
+mod seats;
+pub mod stage;
+mod syscalls;
+
+/// Landlock that knows of truncating files, in Linux 6.2: before, a program could empty those that it may not write.
+const LANDLOCK: u32 = 3;
+/// Landlock that keeps signals and abstract sockets in, in Linux 6.12.
+const LANDLOCK_SCOPES: u32 = 6;
+
+/// How often a folder is looked at that is not bounded by what it is made of.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// The sandbox of all programs.
+#[derive(Debug)]
+pub struct Sandbox {
+    shortfalls: Vec<String>,
+    /// Why no program may run.
+    refusal: Option<String>,
+    confined: bool,
+    grants: Vec<Granted>,
+    seats: Arc<Seats>,
+    folder_bytes: u64,
+    root: Root,
+    /// For calls without network, and for those with.
+    spawners: [Spawner; 2],
+    /// After the spawners, whose threads are in it.
+    stage: Option<Arc<Stage>>,
+}
+
+#[derive(Debug)]
+struct Granted {
+    grant: Grant,
+    read: Arc<[Beneath]>,
+}
+
+/// A place for one call: its folder and its seat.
+#[derive(Debug)]
+pub struct Place {
+    /// The folder, as the program sees it.
+    pub folder: PathBuf,
+    /// The folder of its package, as the program sees it.
+    pub package: PathBuf,
+    /// The program itself.
+    pub program: PathBuf,
+    /// Further variables.
+    pub environment: Vec<(String, String)>,
+    /// What it has for itself.
+    pub seat: Seat,
+    user: Option<u32>,
+    network: bool,
+    read: Vec<Arc<[Beneath]>>,
+}
+
+impl Sandbox {
+    /// Finds out what the kernel has, and makes it ready.
+    ///
+    /// # Errors
+    /// When the machine has no threads for it, or a grant names what is not there.
+    pub fn new(settings: &Settings<'_>, root: Root) -> Result<Self, RuntimeError> {
+        let Settings { sandbox: config, grants, packages, places } = *settings;
+        let host = |error: io::Error| RuntimeError::Host(format!("sandbox of programs: {error}"));
+        let confined = config.programs != Strictness::Off;
+        let mut found = Found::default();
+        let users = if config.user_ids == 0 { places } else { config.user_ids };
+        let users = config.first_user_id..config.first_user_id.saturating_add(users.max(1));
+        let stage = if confined { found.stage(packages, &root, &users) } else { None };
+        let same_user = stage.is_none();
+        let grants = grants.iter().map(|grant| Granted::open(grant, !same_user)).collect::<Result<_, _>>()?;
+        let (files, filters) =
+            if confined { found.kernel(stage.as_deref(), same_user).map_err(host)? } else { (None, None) };
+        let groups = if confined { found.groups(config) } else { None };
+        if !confined {
+            found.shortfalls.push("programs are not confined: sandbox.programs is \"off\"".into());
+        }
+        let seats = Seats::new(stage.as_ref().map(|_| users), groups);
+        let missing = found.missing;
+        let refusal = (config.programs == Strictness::Required && !missing.is_empty()).then(|| missing.join("; "));
+        found.shortfalls.extend(missing);
+        let [offline, online] = filters.unwrap_or_default();
+        let profile = |filters, network: bool| Profile {
+            files: files.clone(),
+            filters,
+            private_network: stage.is_some() && !network,
+            confined,
+            staged: stage.is_some(),
+            network,
+        };
+        let start = |profile| match &stage {
+            Some(stage) => stage.inside(move || Spawner::start(profile)).flatten(),
+            None => Spawner::start(profile),
+        };
+        let spawners = [start(profile(offline, false)).map_err(host)?, start(profile(online, true)).map_err(host)?];
+        for shortfall in &found.shortfalls {
+            tracing::warn!("native programs: {shortfall}");
+        }
+        if let Some(why) = &refusal {
+            tracing::error!("native programs do not run: {why}; sandbox.programs = \"best-effort\" would run them so");
+        }
+        Ok(Self {
+            shortfalls: found.shortfalls,
+            refusal,
+            confined,
+            grants,
+            seats,
+            folder_bytes: config.folder_bytes,
+            root,
+            spawners,
+            stage,
+        })
+    }
+
+    /// What is not as it should be, in words for whoever runs the server.
+    #[must_use]
+    pub fn shortfalls(&self) -> &[String] {
+        &self.shortfalls
+    }
+
+    /// Why no program may run, where none may.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&str> {
+        self.refusal.as_deref()
+    }
+
+    /// How programs are confined, in a word.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match (self.refusal.is_some(), self.confined, self.shortfalls.is_empty()) {
+            (true, ..) => "refused",
+            (_, false, _) => "unconfined",
+            (_, _, false) => "partly_confined",
+            (_, _, true) => "confined",
+        }
+    }
+
+    /// How much a call may keep in its folder, in bytes.
+    #[must_use]
+    pub fn folder_bytes(&self) -> u64 {
+        self.folder_bytes
+    }
+
+    /// Makes a place for a call.
+    ///
+    /// # Errors
+    /// When there can be none.
+    pub async fn place(&self, program: &Executable, call: &Call) -> io::Result<Place> {
+        let seat = self.seats.take();
+        let granted = || self.grants.iter().filter(|granted| granted.grant.fits(&call.lane, &call.name));
+        let user = granted().filter_map(|granted| granted.grant.user_id).next_back().or(seat.user());
+        let user = user.filter(|_| self.stage.is_some());
+        if let Some(group) = seat.group() {
+            group.begin(call.memory_bytes.saturating_add(self.folder_bytes))?;
+        }
+        let (folder, package) = match &self.stage {
+            None => (self.root.folder()?, program.package.clone()),
+            Some(stage) => {
+                let outside = || io::Error::other("the program is not in the folder of packages");
+                let package = stage.package(&program.package).ok_or_else(outside)?;
+                let folder = stage.folder(&folders::name());
+                let (path, bytes, user) = (folder.clone(), self.folder_bytes, user.unwrap_or_default());
+                let (reply, made) = tokio::sync::oneshot::channel();
+                stage.post(move || drop(reply.send(stage::make_folder(&path, user, bytes))));
+                made.await.map_err(io::Error::other)??;
+                (folder, package)
+            }
+        };
+        let entry = program.program.strip_prefix(&program.package).unwrap_or(Path::new(""));
+        Ok(Place {
+            program: package.join(entry),
+            folder,
+            package,
+            environment: granted().flat_map(|granted| granted.grant.environment.clone()).collect(),
+            seat,
+            user,
+            network: granted().any(|granted| granted.grant.network),
+            read: granted().map(|granted| granted.read.clone()).collect(),
+        })
+    }
+
+    /// Starts the program.
+    ///
+    /// # Errors
+    /// As [`SpawnError`] says.
+    pub async fn spawn(
+        &self,
+        place: &Place,
+        argument: String,
+        variables: Vec<(String, String)>,
+        memory_bytes: u64,
+        time: Duration,
+    ) -> Result<Spawned, SpawnError> {
+        let spec = Spec {
+            package: place.package.clone(),
+            program: place.program.clone(),
+            argument,
+            variables,
+            folder: place.folder.clone(),
+            memory_bytes,
+            file_bytes: self.folder_bytes,
+            time,
+            user: place.user,
+            group: place.seat.group().cloned(),
+            read: place.read.clone(),
+        };
+        let [offline, online] = &self.spawners;
+        if place.network { online } else { offline }.spawn(spec).await
+    }
+
+    /// Removes the folder of a call whose processes are gone, and gives its seat free.
+    pub fn clear(&self, place: Place) -> impl Future<Output = ()> + Send + 'static {
+        let (reply, gone) = tokio::sync::oneshot::channel();
+        let clear = move || {
+            // The seat's memory is the folder's too, where that is in memory.
+            drop(place.seat);
+            let _ = reply.send(());
+        };
+        let folder = place.folder.clone();
+        match &self.stage {
+            Some(stage) => stage.post(move || {
+                stage::remove_folder(&folder);
+                clear();
+            }),
+            None => drop(tokio::task::spawn_blocking(move || {
+                if let Err(error) = folders::remove(&folder) {
+                    tracing::warn!(folder = %folder.display(), %error, "temporary folder left behind");
+                }
+                clear();
+            })),
+        }
+        async move { drop(gone.await) }
+    }
+
+    /// The folders of calls that are there.
+    #[cfg(test)]
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let entries = |path: PathBuf| {
+            std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>()
+        };
+        match &self.stage {
+            Some(stage) => {
+                let calls = stage.folder("");
+                stage.inside(move || entries(calls)).unwrap_or_default()
+            }
+            None => entries(self.root.path().to_owned()),
+        }
+    }
+
+    /// Waits until the folder of a call holds more than it may; for ever, where it can't.
+    pub async fn full(&self, place: &Place) {
+        if self.stage.is_some() || !self.confined {
+            return std::future::pending().await;
+        }
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let (folder, bytes) = (place.folder.clone(), self.folder_bytes);
+            let looked = tokio::task::spawn_blocking(move || folders::exceeds(&folder, bytes)).await;
+            if matches!(looked, Ok(Ok(true))) {
+                return;
+            }
+        }
+    }
+}
+
+impl Granted {
+    fn open(grant: &Grant, staged: bool) -> Result<Self, RuntimeError> {
+        let open = |path: &PathBuf| {
+            Beneath::read(path)
+                .map_err(|error| RuntimeError::Host(format!("[[grants]] read '{}': {error}", path.display())))
+        };
+        if grant.user_id.is_some() && !staged {
+            let why =
+                "[[grants]] user_id: only a server that runs as root, and may mount, can run programs as another user";
+            return Err(RuntimeError::Host(why.into()));
+        }
+        Ok(Self { read: grant.read.iter().map(open).collect::<Result<_, _>>()?, grant: grant.clone() })
+    }
+}
+
+/// Whether the user namespace has all of these ids, of users and groups: in a container it may not.
+fn are_mapped(ids: &Range<u64>) -> bool {
+    ["/proc/self/uid_map", "/proc/self/gid_map"].iter().all(|map| {
+        let text = std::fs::read_to_string(map).unwrap_or_default();
+        text.lines().any(|line| {
+            let mut numbers = line.split_whitespace().map(|number| number.parse::<u64>().unwrap_or_default());
+            let (first, count) = (numbers.next().unwrap_or_default(), numbers.nth(1).unwrap_or_default());
+            first <= ids.start && ids.end <= first + count
+        })
+    })
+}
+
+/// What was found out about the machine.
+#[derive(Debug, Default)]
+struct Found {
+    /// What is required and not there.
+    missing: Vec<String>,
+    /// What is not there and can be done without.
+    shortfalls: Vec<String>,
+}
+
+type Filters = [Vec<seccompiler::BpfProgram>; 2];
+
+impl Found {
+    fn stage(&mut self, packages: &Path, root: &Root, users: &Range<u64>) -> Option<Arc<Stage>> {
+        let why = if rustix::process::geteuid().is_root() && !are_mapped(users) {
+            format!("has no users {} to {} to give: sandbox.first_user_id names others", users.start, users.end - 1)
+        } else if rustix::process::geteuid().is_root() {
+            match Stage::build(packages, root.name()) {
+                Ok(stage) => return Some(Arc::new(stage)),
+                Err(error) => format!("may not mount ({error})"),
+            }
+        } else {
+            "does not run as root".into()
+        };
+        self.shortfalls.push(format!(
+            "the server {why}: programs run as its own user, in its own network namespace, which they may not \
+             use; their folders are on disk, and are looked at for their size"
+        ));
+        None
+    }
+
+    fn kernel(&mut self, stage: Option<&Stage>, same_user: bool) -> io::Result<(Option<Arc<Files>>, Option<Filters>)> {
+        let version = super::spawner::landlock_version();
+        let files = if version == 0 {
+            self.missing.push("the kernel has no Landlock, or it is not enabled".into());
+            None
+        } else {
+            if version < LANDLOCK {
+                self.missing
+                    .push(format!("the kernel's Landlock is of version {version}, before {LANDLOCK} (Linux 6.2)"));
+            } else if same_user && version < LANDLOCK_SCOPES {
+                self.missing.push(format!(
+                    "the kernel's Landlock is of version {version}, before {LANDLOCK_SCOPES} (Linux 6.12): programs \
+                     could send signals to the server, as whose user they run"
+                ));
+            }
+            // `/proc` as those see it who are inside.
+            Some(Arc::new(match stage {
+                Some(stage) => stage.inside(|| Files::open(true))?,
+                None => Files::open(false),
+            }))
+        };
+        let filters = |network| syscalls::filters(Allowed { network, ownership: !same_user });
+        let filters = match (filters(false), filters(true)) {
+            (Ok(offline), Ok(online)) => Some([offline, online]),
+            (Err(error), _) | (_, Err(error)) => {
+                self.missing.push(format!("no filter of system calls: {error}"));
+                None
+            }
+        };
+        Ok((files, filters))
+    }
+
+    fn groups(&mut self, config: &SandboxConfig) -> Option<Groups> {
+        let groups = Groups::make(Bounds { processes: MAX_PROCESSES as u64, cpu_percent: config.cpu_percent });
+        let lacks = groups.as_ref().map_or(vec!["memory", "processes", "processor time"], Groups::lacks);
+        if !lacks.is_empty() {
+            self.shortfalls.push(format!(
+                "no control groups that the server may write bound {}: what programs take is looked at from time to \
+                 time instead",
+                lacks.join(", ")
+            ));
+        }
+        groups
+    }
+}

@@ -1,0 +1,248 @@
+//! Control groups: bounds on what all processes of a call take together, and the way to all of them at once.
+//!
+//! cgroups(7) of the first version, a hierarchy for each controller, of the second, or both beside each other:
+//! from each is taken what it has. Below the server's own groups it makes one, `sharpfaas-…`, and in that
+//! one for each seat, which the calls of the seat use one after the other. What there is of it depends on where
+//! the server may write; [`Groups::lacks`] says what is missing.
+
+use std::{
+    fs, io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    process::{Pid, Signal},
+};
+
+use self::hierarchy::{Hierarchy, Kind};
+
+mod hierarchy;
+
+/// What is asked of the kernel for all groups.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Processes and threads at one time.
+    pub processes: u64,
+    /// Processor time in percent of one core; 0: any.
+    pub cpu_percent: u64,
+}
+
+/// The server's groups; removed when dropped.
+#[derive(Debug)]
+pub struct Groups {
+    hierarchies: Vec<Hierarchy>,
+    bounds: Bounds,
+}
+
+impl Groups {
+    /// Makes the server's groups, wherever it may, and removes those of servers that are gone, with the processes
+    /// in them. `None` where it may nowhere.
+    #[must_use]
+    pub fn make(bounds: Bounds) -> Option<Self> {
+        let hierarchies = hierarchy::make_all();
+        (!hierarchies.is_empty()).then_some(Self { hierarchies, bounds })
+    }
+
+    /// What can't be bound or done here, in words.
+    #[must_use]
+    pub fn lacks(&self) -> Vec<&'static str> {
+        let has = |kind| self.hierarchies.iter().any(|hierarchy| hierarchy.has(kind));
+        [(Kind::Memory, "memory"), (Kind::Processes, "processes"), (Kind::Cpu, "processor time")]
+            .into_iter()
+            .filter_map(|(kind, name)| (!has(kind)).then_some(name))
+            .collect()
+    }
+
+    /// The group of a seat.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn group(&self, seat: u32) -> io::Result<Arc<Group>> {
+        let mut group = Group::default();
+        for hierarchy in &self.hierarchies {
+            let folder = hierarchy.folder.join(format!("seat-{seat}"));
+            match fs::create_dir(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+            let members = folder.join("cgroup.procs");
+            group.joins.push(rustix::fs::open(&members, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?);
+            if hierarchy.has(Kind::Processes) {
+                self.bound_processes(&folder)?;
+                group.processes = Some(folder.clone());
+            }
+            if hierarchy.has(Kind::Memory) {
+                group.memory = Some((folder.clone(), hierarchy.unified));
+            }
+            if hierarchy.has(Kind::Cpu) {
+                self.bound_cpu(&folder, hierarchy.unified)?;
+            }
+            if hierarchy.unified {
+                group.unified = Some(folder.clone());
+            }
+            group.members.get_or_insert(members);
+        }
+        group.seen_cpu.store(group.cpu_now(), Ordering::Relaxed);
+        Ok(Arc::new(group))
+    }
+
+    fn bound_processes(&self, folder: &Path) -> io::Result<()> {
+        fs::write(folder.join("pids.max"), self.bounds.processes.to_string())
+    }
+
+    fn bound_cpu(&self, folder: &Path, unified: bool) -> io::Result<()> {
+        const PERIOD_US: u64 = 100_000;
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+        // Something is left to end it with.
+        let quota = self.bounds.cpu_percent.min(cores * 100 - 10).saturating_mul(PERIOD_US / 100);
+        match (quota, unified) {
+            (0, _) => Ok(()),
+            (_, true) => fs::write(folder.join("cpu.max"), format!("{quota} {PERIOD_US}")),
+            (_, false) => {
+                fs::write(folder.join("cpu.cfs_period_us"), PERIOD_US.to_string())?;
+                fs::write(folder.join("cpu.cfs_quota_us"), quota.to_string())
+            }
+        }
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        self.hierarchies.iter().for_each(|hierarchy| hierarchy::remove(&hierarchy.folder));
+    }
+}
+
+/// The group of a seat, in every hierarchy.
+#[derive(Debug, Default)]
+pub struct Group {
+    joins: Vec<OwnedFd>,
+    members: Option<PathBuf>,
+    /// And whether it is of the second version.
+    memory: Option<(PathBuf, bool)>,
+    processes: Option<PathBuf>,
+    unified: Option<PathBuf>,
+    /// What counters stood at when the call before this one had ended.
+    seen_cpu: AtomicU64,
+    seen_kills: AtomicU64,
+    seen_refusals: AtomicU64,
+    seen_memory: AtomicU64,
+    /// The limit that is set, in bytes.
+    limit: AtomicU64,
+}
+
+/// What a call took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// The most memory at one time, in bytes, with what the kernel kept of files for it; none where it is not
+    /// counted.
+    pub memory_peak: Option<u64>,
+    /// Processor time in microseconds; none where it is not counted.
+    pub cpu_us: Option<u64>,
+    /// Whether the kernel ended a process of it for want of memory.
+    pub starved: bool,
+    /// Whether it was refused another process.
+    pub crowded: bool,
+}
+
+impl Group {
+    /// The `cgroup.procs` files that a process writes itself into.
+    #[must_use]
+    pub fn joins(&self) -> &[OwnedFd] {
+        &self.joins
+    }
+
+    /// Begins a call in it.
+    ///
+    /// # Errors
+    /// When its limit can't be set.
+    pub fn begin(&self, memory_bytes: u64) -> io::Result<()> {
+        let Some((folder, unified)) = &self.memory else { return Ok(()) };
+        let set = |name: &str, value: &str| fs::write(folder.join(name), value);
+        let limit = memory_bytes.to_string();
+        if self.limit.swap(memory_bytes, Ordering::Relaxed) != memory_bytes {
+            let done = if *unified {
+                // A kernel without swap has no such file.
+                let _ = set("memory.swap.max", "0");
+                let _ = set("memory.oom.group", "1");
+                set("memory.max", &limit)
+            } else {
+                // Memory and swap together may never be less than memory.
+                let _ = set("memory.memsw.limit_in_bytes", "-1");
+                set("memory.limit_in_bytes", &limit).inspect(|()| drop(set("memory.memsw.limit_in_bytes", &limit)))
+            };
+            if let Err(error) = done {
+                self.limit.store(0, Ordering::Relaxed);
+                return Err(error);
+            }
+        }
+        // What is left from the call before is what the kernel keeps of files.
+        let (now, peak) =
+            if *unified { ("memory.current", "") } else { ("memory.usage_in_bytes", "memory.max_usage_in_bytes") };
+        if !peak.is_empty() {
+            let _ = set(peak, "0");
+        }
+        self.seen_memory.store(number(&folder.join(now)).unwrap_or_default(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// What the call took that has just ended in it.
+    #[must_use]
+    pub fn taken(&self) -> Taken {
+        let since = |seen: &AtomicU64, now: u64| now.saturating_sub(seen.swap(now, Ordering::Relaxed));
+        let mut taken = Taken::default();
+        if let Some((folder, unified)) = &self.memory {
+            // The second version's can't be set back by all kernels: it is not this call's alone.
+            if !unified {
+                let peak = number(&folder.join("memory.max_usage_in_bytes"));
+                taken.memory_peak = peak.map(|peak| peak.saturating_sub(self.seen_memory.load(Ordering::Relaxed)));
+            }
+            let events = if *unified { "memory.events" } else { "memory.oom_control" };
+            taken.starved = since(&self.seen_kills, field(&folder.join(events), "oom_kill")) > 0;
+        }
+        if let Some(folder) = &self.processes {
+            taken.crowded = since(&self.seen_refusals, field(&folder.join("pids.events"), "max")) > 0;
+        }
+        if self.unified.is_some() {
+            taken.cpu_us = Some(since(&self.seen_cpu, self.cpu_now()));
+        }
+        taken
+    }
+
+    fn cpu_now(&self) -> u64 {
+        self.unified.as_ref().map_or(0, |folder| field(&folder.join("cpu.stat"), "usage_usec"))
+    }
+
+    /// The processes in it that have not ended.
+    #[must_use]
+    pub fn members(&self) -> Vec<Pid> {
+        let text = self.members.as_ref().and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+        text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect()
+    }
+
+    /// Ends all of them at one stroke where the kernel can (Linux 5.14), else one by one.
+    pub fn kill(&self) {
+        if self.unified.as_ref().is_some_and(|folder| fs::write(folder.join("cgroup.kill"), "1").is_ok()) {
+            return;
+        }
+        for member in self.members() {
+            let _ = rustix::process::kill_process(member, Signal::KILL);
+        }
+    }
+}
+
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// The number behind a name in a file of such lines; 0 where there is none.
+fn field(path: &Path, name: &str) -> u64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok());
+    found.unwrap_or_default()
+}

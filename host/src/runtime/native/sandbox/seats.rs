@@ -1,0 +1,96 @@
+//! Seats: what a call has for itself while it runs, and another after it. A user id of its own, and control
+//! groups.
+
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::groups::{Group, Groups};
+
+/// The seats of a server.
+#[derive(Debug)]
+pub struct Seats {
+    free: Mutex<Free>,
+    groups: Option<Groups>,
+    users: Option<Range<u64>>,
+}
+
+#[derive(Debug, Default)]
+struct Free {
+    /// Seats that were used. The last first, which is the one whose memory is warm.
+    used: Vec<Place>,
+    /// How many there are in all.
+    made: u32,
+}
+
+#[derive(Debug)]
+struct Place {
+    number: u32,
+    group: Option<Arc<Group>>,
+}
+
+/// A seat, taken; free again when it is dropped, which must be after the last process of its call is gone.
+#[derive(Debug)]
+pub struct Seat {
+    seats: Arc<Seats>,
+    /// Always there until the drop.
+    place: Option<Place>,
+}
+
+impl Seats {
+    /// Seats with these ids of users, where they have some; with groups where there are some.
+    #[must_use]
+    pub fn new(users: Option<Range<u64>>, groups: Option<Groups>) -> Arc<Self> {
+        Arc::new(Self { free: Mutex::default(), groups, users })
+    }
+
+    /// Takes one. Its group is without limits yet, or missing where none could be made, which is logged.
+    #[must_use]
+    pub fn take(self: &Arc<Self>) -> Seat {
+        let (used, number) = {
+            let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+            match free.used.pop() {
+                Some(place) => (Some(place), 0),
+                None => {
+                    free.made += 1;
+                    (None, free.made - 1)
+                }
+            }
+        };
+        let mut place = used.unwrap_or(Place { number, group: None });
+        if place.group.is_none() {
+            place.group = self.groups.as_ref().and_then(|groups| {
+                let made = groups.group(place.number);
+                made.inspect_err(|error| tracing::warn!(%error, "a control group for a program")).ok()
+            });
+        }
+        Seat { seats: self.clone(), place: Some(place) }
+    }
+}
+
+impl Seat {
+    /// Its user and group id, where programs have others than the server's. Beyond the configured number,
+    /// several have the same.
+    #[must_use]
+    pub fn user(&self) -> Option<u32> {
+        let number = self.place.as_ref().map_or(0, |place| place.number);
+        let users = self.seats.users.as_ref()?;
+        let count = users.end.saturating_sub(users.start).max(1);
+        u32::try_from(users.start + u64::from(number) % count).ok()
+    }
+
+    /// Its group.
+    #[must_use]
+    pub fn group(&self) -> Option<&Arc<Group>> {
+        self.place.as_ref()?.group.as_ref()
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.seats.free.lock().unwrap_or_else(PoisonError::into_inner).used.push(place);
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Between clone and exec.
+//!
+//! The child is made as by vfork(2): it shares the server's memory until it is another program, and the
+//! thread that made it waits. So nothing of a large address space is copied; and the child may do nothing but
+//! system calls on what was laid out for it, since any lock may be held by another thread. What it is
+//! confined by belongs to it alone: credentials, rules, limits and descriptors are a process's own even where
+//! memory is shared.
+
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    ptr,
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+    process::{Pid, Resource, Rlimit, Signal},
+    thread::{Gid, Uid},
+};
+
+use super::image::Image;
+
+/// The stack of a child until it is another program, in bytes. What it calls is not deep.
+const STACK_BYTES: usize = 256 * 1024;
+
+/// How a child becomes the program. Nothing here may allocate or take a lock when it is used.
+pub struct Plan<'a> {
+    /// The program.
+    pub image: &'a Image,
+    /// Its working folder.
+    pub folder: &'a CStr,
+    /// Its standard input, output and error, none of them below 3.
+    pub streams: [BorrowedFd<'a>; 3],
+    /// Its limits.
+    pub limits: &'a [(Resource, Rlimit)],
+    /// The process that it is a child of.
+    pub server: Pid,
+    /// The `cgroup.procs` files of the groups that it joins.
+    pub groups: &'a [OwnedFd],
+    /// The user and group that it becomes.
+    pub user: Option<(Uid, Gid)>,
+    /// The rules that it is under.
+    pub rules: Option<BorrowedFd<'a>>,
+    /// Whether those are to let it read its own folder in `/proc`.
+    pub own_proc: bool,
+    /// Whether it gives up all capabilities.
+    pub confined: bool,
+}
+
+/// What is known of a child that did not become the program.
+struct Attempt<'a> {
+    plan: &'a Plan<'a>,
+    /// Set by the child.
+    problem: Option<Errno>,
+}
+
+/// A stack for children, one at a time.
+pub struct Stack {
+    bottom: *mut libc::c_void,
+}
+
+// SAFETY: the memory is this value's own and is used only by who holds it exclusively.
+unsafe impl Send for Stack {}
+
+impl Stack {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: a fresh private mapping, which aliases nothing.
+        let bottom = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                STACK_BYTES,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if bottom == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the lowest page of the mapping just made: whoever runs over the end faults there.
+        unsafe { libc::mprotect(bottom, rustix::param::page_size(), libc::PROT_NONE) };
+        Ok(Self { bottom })
+    }
+
+    /// Starts the program; gives it, and a descriptor of it that is readable when it has ended.
+    ///
+    /// # Errors
+    /// When there can be no process, or it could not become the program.
+    pub fn spawn(&mut self, plan: &Plan<'_>) -> io::Result<(Pid, OwnedFd)> {
+        let mut attempt = Attempt { plan, problem: None };
+        let mut handle: libc::c_int = -1;
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+        let blocked = Blocked::all();
+        // SAFETY: the stack is valid, ours, and grows down from its end; `attempt` and `handle` outlive the
+        // child's use of them, as the kernel holds this thread until the child has left this memory. Signals
+        // are blocked, so no handler of the server runs in the child on the server's memory.
+        let pid = unsafe {
+            libc::clone(
+                begin,
+                self.bottom.byte_add(STACK_BYTES),
+                flags,
+                (&raw mut attempt).cast(),
+                &raw mut handle,
+                ptr::null_mut::<libc::c_void>(),
+                ptr::null_mut::<libc::pid_t>(),
+            )
+        };
+        let failed = io::Error::last_os_error();
+        drop(blocked);
+        let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else { return Err(failed) };
+        // SAFETY: the kernel has just opened it for us.
+        let handle = unsafe { OwnedFd::from_raw_fd(handle) };
+        let Some(problem) = attempt.problem else { return Ok((pid, handle)) };
+        let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+        Err(problem.into())
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new` with this size, and no child is on it.
+        unsafe { libc::munmap(self.bottom, STACK_BYTES) };
+    }
+}
+
+/// All signals of this thread, kept back as long as this lives.
+struct Blocked(libc::sigset_t);
+
+impl Blocked {
+    fn all() -> Self {
+        // SAFETY: both sets are ours, and an all-zero one is valid.
+        unsafe {
+            let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
+            libc::sigfillset(&raw mut all);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, &raw mut before);
+            Self(before)
+        }
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        // SAFETY: the set that was there before.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
+    }
+}
+
+/// Where the child begins, and where it ends if it does not become the program.
+extern "C" fn begin(attempt: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: what `spawn` passed, whose thread waits.
+    let attempt = unsafe { &mut *attempt.cast::<Attempt<'_>>() };
+    let Err(problem) = become_program(attempt.plan);
+    attempt.problem = Some(problem);
+    // SAFETY: ends this process alone, with nothing of the server's run.
+    unsafe { libc::_exit(127) }
+}
+
+/// What never is: the program goes on instead.
+enum Never {}
+
+fn become_program(plan: &Plan<'_>) -> Result<Never, Errno> {
+    default_signals();
+    rustix::process::setsid()?;
+    for group in plan.groups {
+        // Zero is whoever writes.
+        rustix::io::write(group, b"0")?;
+    }
+    for (stream, number) in plan.streams.iter().zip(0..) {
+        // SAFETY: the three numbers are nobody's in this process, whose descriptors are a copy.
+        if unsafe { libc::dup2(stream.as_raw_fd(), number) } < 0 {
+            return Err(errno());
+        }
+    }
+    rustix::process::chdir(plan.folder)?;
+    for (resource, limit) in plan.limits {
+        rustix::process::setrlimit(*resource, *limit)?;
+    }
+    if let Some((uid, gid)) = plan.user {
+        rustix::thread::set_thread_groups(&[])?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    }
+    // After the change of user, which takes it back.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // The server may have died before the line above.
+    if rustix::process::getppid() != Some(plan.server) {
+        return Err(Errno::SRCH);
+    }
+    rustix::thread::set_no_new_privs(true)?;
+    if plan.confined {
+        drop_capabilities()?;
+    }
+    if let Some(rules) = plan.rules {
+        if plan.own_proc {
+            allow_own_proc(rules)?;
+        }
+        restrict(rules)?;
+    }
+    close_on_exec()?;
+    unblock_signals();
+    Err(plan.image.exec())
+}
+
+fn errno() -> Errno {
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+fn done(result: libc::c_long) -> Result<(), Errno> {
+    if result == 0 { Ok(()) } else { Err(errno()) }
+}
+
+/// What the server ignores, because of how it was itself started, a program must not ignore too; and what it
+/// handles must not be handled in the child.
+fn default_signals() {
+    // Zeros are SIG_DFL with no flags and an empty mask, in the kernel's layout on every architecture;
+    // that of libc keeps some numbers for itself and would leave those ignored.
+    let action = [0_u64; 8];
+    for signal in 1..=64_i32 {
+        // SAFETY: the kernel reads a struct that is smaller than `action`, and writes nothing. Numbers that
+        // can't be set (SIGKILL and SIGSTOP) are refused, which is no harm.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), ptr::null_mut::<u64>(), 8_usize) };
+    }
+}
+
+fn unblock_signals() {
+    let none = 0_u64;
+    // SAFETY: the kernel reads a set of 64 bits.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, ptr::null_mut::<u64>(), 8_usize)
+    };
+}
+
+fn drop_capabilities() -> Result<(), Errno> {
+    // `_LINUX_CAPABILITY_VERSION_3`, and this process; then three empty sets, in two halves each.
+    let (header, sets) = ([0x2008_0522_u32, 0], [0_u32; 6]);
+    // SAFETY: both arrays have the layout and size that this version has, and are only read.
+    done(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) })
+}
+
+/// The kernel's `struct landlock_path_beneath_attr`.
+#[repr(C, packed)]
+struct PathBeneath {
+    allowed_access: u64,
+    parent_fd: i32,
+}
+
+/// Lets the process that it is read what `/proc` tells of it; only here is known which folder that is.
+fn allow_own_proc(rules: BorrowedFd<'_>) -> Result<(), Errno> {
+    const PATH_BENEATH: libc::c_int = 1;
+    const READ_FILE_AND_FOLDER: u64 = (1 << 2) | (1 << 3);
+    let own = rustix::fs::open(c"/proc/self", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let rule = PathBeneath { allowed_access: READ_FILE_AND_FOLDER, parent_fd: own.as_raw_fd() };
+    // SAFETY: the rule has the kernel's layout, and is only read.
+    done(unsafe { libc::syscall(libc::SYS_landlock_add_rule, rules.as_raw_fd(), PATH_BENEATH, &raw const rule, 0_u32) })
+}
+
+fn restrict(rules: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: a system call on plain numbers.
+    done(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0_u32) })
+}
+
+/// Closes at exec whatever is open beyond the three standard descriptors, whoever opened it.
+fn close_on_exec() -> Result<(), Errno> {
+    // SAFETY: a system call on plain numbers, which touches no memory.
+    done(unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) })
+}
+
+/// The version of Landlock that the kernel has; 0 where it has none.
+pub fn landlock_version() -> u32 {
+    const VERSION: u32 = 1;
+    // SAFETY: asked so, the kernel reads no memory.
+    let found = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, ptr::null::<u8>(), 0_usize, VERSION) };
+    u32::try_from(found).unwrap_or_default()
+}
+
+/// The peak of this process's resident memory, in bytes.
+pub fn own_peak() -> u64 {
+    // SAFETY: an all-zero rusage is a valid one: it holds numbers only; the kernel fills it.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    u64::try_from(usage.ru_maxrss).unwrap_or_default().saturating_mul(1024)
+}
