@@ -1,6 +1,8 @@
 //! What confinement costs. Not a test of right or wrong: `cargo nextest run -p sharpfaas-host --lib
 //! --run-ignored only --no-capture -E 'test(cost)'` prints it.
 
+#![expect(clippy::print_stdout, reason = "its output is what it is for")]
+
 use std::process::{Command, Stdio};
 
 use super::{
@@ -14,7 +16,7 @@ use super::{
 use crate::config::Strictness;
 
 /// How long each measurement takes.
-const TIME: Duration = Duration::from_secs(4);
+const TIME: Duration = Duration::from_secs(3);
 const ROUNDS: usize = 2;
 
 /// How many programs a second `start` starts and sees end, one after the other in each of `callers` tasks.
