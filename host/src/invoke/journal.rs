@@ -16,7 +16,10 @@ use chrono::{TimeDelta, Utc};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::live::{Live, Register};
+use super::{
+    InvokeError,
+    live::{Live, Register},
+};
 use crate::{
     config::HistoryConfig,
     database::{Database, DatabaseError, InvocationRow},
@@ -25,8 +28,9 @@ use crate::{
 
 /// How long rows gather before they are written.
 const GATHER: Duration = Duration::from_millis(50);
-/// How many rows are written at once.
+/// How many rows are written at once, and about how many bytes.
 const BATCH: usize = 2000;
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// The longest pause between two tries while the database is away.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often calls under way are looked through: written as running, and cancelled where another server
@@ -79,10 +83,18 @@ struct Waiting {
     dropped: u64,
 }
 
+/// What is written at once.
+struct Batch {
+    calls: Vec<Arc<Live>>,
+    /// Whether more waits that did not fit.
+    full: bool,
+}
+
 /// What a waiting call weighs, in bytes, roughly.
 fn weight(live: &Live) -> usize {
     let result = live.ended().map_or(0, |end| match &end.result {
         Ok(text) => text.len(),
+        Err(InvokeError::Guest(failure)) => failure.detail.len(),
         Err(_) => 256,
     });
     512 + result + live.console.held()
@@ -133,16 +145,13 @@ impl Journal {
                 () = stop.cancelled() => {}
                 () = self.came.notified() => tokio::time::sleep(GATHER).await,
             }
-            while let Some(batch) = self.take() {
+            while let Some(Batch { calls: batch, full }) = self.take() {
                 match self.save(&batch).await {
                     Ok(()) => {
                         pause = GATHER;
-                        let left = self.written(&batch);
-                        if left < BATCH && !stop.is_cancelled() {
-                            // What came meanwhile gathers, too: a write costs much beside what a row does.
-                            if left > 0 {
-                                self.came.notify_one();
-                            }
+                        self.written(&batch);
+                        if !full && !stop.is_cancelled() {
+                            // What comes meanwhile gathers, too: a write costs much beside what a row does.
                             break;
                         }
                     }
@@ -163,16 +172,23 @@ impl Journal {
         }
     }
 
-    fn take(&self) -> Option<Vec<Arc<Live>>> {
+    fn take(&self) -> Option<Batch> {
         let mut waiting = self.waiting();
         let dropped = std::mem::take(&mut waiting.dropped);
-        let batch: Vec<_> = waiting.calls.iter().take(BATCH).cloned().collect();
-        waiting.writing = batch.len();
+        let mut bytes = 0;
+        let fitting = waiting.calls.iter().take(BATCH).take_while(|live| {
+            let fits = bytes < BATCH_BYTES;
+            bytes += weight(live);
+            fits
+        });
+        let calls: Vec<_> = fitting.cloned().collect();
+        let full = calls.len() < waiting.calls.len();
+        waiting.writing = calls.len();
         drop(waiting);
         if dropped > 0 {
             tracing::error!(dropped, "more history waited for the database than may wait; the oldest is lost");
         }
-        (!batch.is_empty()).then_some(batch)
+        (!calls.is_empty()).then_some(Batch { calls, full })
     }
 
     async fn save(&self, batch: &[Arc<Live>]) -> Result<(), DatabaseError> {
@@ -180,21 +196,18 @@ impl Journal {
         self.database.save(&rows).await
     }
 
-    /// Lets go of what is written; gives how many rows wait.
-    fn written(&self, batch: &[Arc<Live>]) -> usize {
+    fn written(&self, batch: &[Arc<Live>]) {
         let mut waiting = self.waiting();
         for live in batch {
             waiting.calls.pop_front();
             waiting.bytes = waiting.bytes.saturating_sub(weight(live));
         }
         waiting.writing = 0;
-        let left = waiting.calls.len();
         drop(waiting);
         for live in batch {
             self.register.remove(live.id);
         }
         self.went.notify_waiters();
-        left
     }
 
     /// Writes a call that has only been accepted, so that it can be asked for wherever the caller asks.

@@ -52,7 +52,7 @@ const SLICE_TICKS: u64 = 5;
 const EXECUTE: &str = "execute";
 /// How long the text of a guest's error may be, in bytes: it is for people, and is copied more often than
 /// a result.
-const MAX_ERROR: usize = 64 * 1024;
+const MAX_ERROR: usize = 16 * 1024;
 /// How deep a guest's stack may grow, in bytes.
 const MAX_WASM_STACK: usize = 512 * 1024;
 /// How many elements a table may hold.
