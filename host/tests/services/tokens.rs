@@ -75,14 +75,16 @@ async fn a_token_is_good_and_revoked_on_every_server_when_that_is_answered() {
 
 #[tokio::test]
 async fn a_payload_is_taken_once_on_all_servers() {
-    let config = "[[security.payload_keys]]\nkid = \"new\"\nkey_file = \"KEY\"\n";
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), KEY).expect("written");
-    let Some(servers) = two(&config.replace("KEY", file.path().to_str().expect("text"))) else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("key"), KEY).expect("written");
+    std::fs::create_dir(folder.path().join("store")).expect("made");
+    let config = "[[security.payload_keys]]\nkid = \"new\"\nkey_file = \"SHARED/key\"\n\
+                  [store]\nurl = \"file:SHARED/store\"\n";
+    let Some(servers) = two(&config.replace("SHARED", folder.path().to_str().expect("text"))) else { return };
     servers[0].push("echo.wasm").await;
     for round in 0..10 {
-        let jti = Some(Uuid::now_v7().to_string());
-        let payload = keys().seal("new", &Claims { jti, ..Claims::default() }, "7").expect("sealed");
+        let (jti, exp) = (Some(Uuid::now_v7().to_string()), Some(chrono::Utc::now().timestamp() as f64 + 300.0));
+        let payload = keys().seal("new", &Claims { jti, exp, ..Claims::default() }, "7").expect("sealed");
         let fields = json!({ "functionName": "echo", "lane": "dev", "payload": payload, "payloadEncrypted": true });
         // At both at once: one of them takes it, whichever that is.
         let answers = tokio::join!(servers[0].run_with(fields.clone()), servers[1].run_with(fields.clone()));
