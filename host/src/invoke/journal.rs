@@ -76,7 +76,8 @@ struct Watch {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    calls: VecDeque<Arc<Live>>,
+    /// Each with its weight, so that nobody looks into calls while they hold the lock.
+    calls: VecDeque<(Arc<Live>, usize)>,
     bytes: usize,
     /// Of `calls`, being written now.
     writing: usize,
@@ -123,12 +124,12 @@ impl Journal {
         let bytes = weight(&live);
         let mut waiting = self.waiting();
         waiting.bytes += bytes;
-        waiting.calls.push_back(live);
+        waiting.calls.push_back((live, bytes));
         while waiting.calls.len() > self.most || waiting.bytes > WAITING_BYTES {
             // Those being written now are on their way; the next after them goes.
             let next = waiting.writing;
-            let Some(oldest) = waiting.calls.remove(next) else { break };
-            waiting.bytes = waiting.bytes.saturating_sub(weight(&oldest));
+            let Some((oldest, bytes)) = waiting.calls.remove(next) else { break };
+            waiting.bytes = waiting.bytes.saturating_sub(bytes);
             waiting.dropped += 1;
             crate::metrics::HISTORY_LOST.count();
             self.register.remove(oldest.id);
@@ -176,12 +177,12 @@ impl Journal {
         let mut waiting = self.waiting();
         let dropped = std::mem::take(&mut waiting.dropped);
         let mut bytes = 0;
-        let fitting = waiting.calls.iter().take(BATCH).take_while(|live| {
+        let fitting = waiting.calls.iter().take(BATCH).take_while(|(_, weight)| {
             let fits = bytes < BATCH_BYTES;
-            bytes += weight(live);
+            bytes += weight;
             fits
         });
-        let calls: Vec<_> = fitting.cloned().collect();
+        let calls: Vec<_> = fitting.map(|(live, _)| live.clone()).collect();
         let full = calls.len() < waiting.calls.len();
         waiting.writing = calls.len();
         drop(waiting);
@@ -198,9 +199,9 @@ impl Journal {
 
     fn written(&self, batch: &[Arc<Live>]) {
         let mut waiting = self.waiting();
-        for live in batch {
-            waiting.calls.pop_front();
-            waiting.bytes = waiting.bytes.saturating_sub(weight(live));
+        for _ in batch {
+            let Some((_, bytes)) = waiting.calls.pop_front() else { break };
+            waiting.bytes = waiting.bytes.saturating_sub(bytes);
         }
         waiting.writing = 0;
         drop(waiting);
