@@ -5,7 +5,6 @@
 //! that silently falls back to its default is worse than no start.
 
 use std::{
-    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -15,11 +14,13 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 mod jobs;
 mod sandbox;
+mod secret;
 mod security;
 mod store_url;
 
 pub use jobs::{FunctionJobs, JobsConfig, QueueConfig};
 pub use sandbox::{Grant, SandboxConfig, Strictness};
+pub use secret::{Secret, secret};
 pub use security::{PayloadClaim, PayloadKey, SecurityConfig, TlsConfig};
 pub use store_url::{FtpUrl, StoreUrl};
 
@@ -399,30 +400,6 @@ fn bounded<'de, const MIN: u64, const MAX: u64, D: Deserializer<'de>>(deserializ
     })
 }
 
-/// A password or key: shown and logged as `***`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// A secret that is `text`.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The secret itself; for the one place that sends it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
 /// Why the server can't start with this configuration. The texts are for whoever runs it.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -479,36 +456,6 @@ impl Config {
             self.database.url = format!("sqlite:{}", data.join("sharpfaas.db").display());
         }
         self
-    }
-}
-
-/// Reads a secret from the file or environment variable that the configuration names; at most one of them.
-///
-/// # Errors
-/// When both are named, or the named one can't be read.
-pub fn secret(
-    section: &str,
-    key: &str,
-    file: Option<&Path>,
-    variable: Option<&str>,
-) -> Result<Option<Secret>, ConfigError> {
-    match (file, variable) {
-        (None, None) => Ok(None),
-        (Some(_), Some(_)) => {
-            Err(ConfigError::Secret(format!("[{section}] names both {key}_file and {key}_env: name one of them")))
-        }
-        (Some(path), None) => match std::fs::read_to_string(path) {
-            Ok(text) => Ok(Some(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned()))),
-            Err(error) => {
-                Err(ConfigError::Secret(format!("cannot read [{section}] {key}_file {}: {error}", path.display())))
-            }
-        },
-        (None, Some(name)) => match std::env::var(name) {
-            Ok(text) => Ok(Some(Secret::new(text))),
-            Err(_) => Err(ConfigError::Secret(format!(
-                "[{section}] {key}_env names {name}, which is not set in the environment"
-            ))),
-        },
     }
 }
 
