@@ -30,6 +30,7 @@ mod openapi;
 mod output;
 mod push;
 mod queues;
+mod requests;
 mod run;
 mod schedules;
 mod servers;

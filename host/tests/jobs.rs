@@ -336,6 +336,21 @@ async fn jobs_are_found_and_moved_by_filters() {
     assert_eq!(server.send("DELETE", "/api/jobs?state=failed", Value::Null).await.1["count"], 10);
     assert_eq!(count("state=failed").await, 0);
     assert_eq!(count("state=deleted").await, 10);
+    // An unset variable of a script, or half a thought, is not every job.
+    for (query, word) in [
+        ("", "all=true"),
+        ("?all=false", "all=true"),
+        ("?state=", "state"),
+        ("?all=true&queue=", "queue"),
+        ("?all=true&queue=hay", "every"),
+    ] {
+        let (status, problem) = server.send("DELETE", &format!("/api/jobs{query}"), Value::Null).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{query}: {problem}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(word)), "{query}: {problem}");
+    }
+    assert_eq!(count("state=succeeded").await, 20);
+    assert_eq!(server.send("DELETE", "/api/jobs?all=true", Value::Null).await.1["count"], 20);
+    assert_eq!(count("state=deleted").await, 30);
 }
 
 #[tokio::test]

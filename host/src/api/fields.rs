@@ -98,6 +98,24 @@ impl Fields {
         Ok(self.take(name)?.map(|value| value.parse()).transpose()?)
     }
 
+    /// Takes what a list is to be narrowed by. An empty one is refused: it would mean everything where the caller
+    /// meant something, and may be an unset variable of a script.
+    pub fn filter<T>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, Problem>,
+    ) -> Result<Option<T>, Problem> {
+        let Some(value) = self.take_any(name)? else { return Ok(None) };
+        if value.is_empty() {
+            return Err(Problem::invalid(format!("'{name}' is empty: give a value, or leave it out")));
+        }
+        // PostgreSQL's text can't hold it, so no row has it.
+        if value.contains('\0') {
+            return Err(Problem::invalid(format!("'{name}' may not hold U+0000")));
+        }
+        parse(&value).map(Some)
+    }
+
     /// As [`parse`](Self::parse), of one that must be there.
     pub fn require<T>(&mut self, name: &str) -> Result<T, Problem>
     where

@@ -114,7 +114,7 @@ impl From<&FunctionRef> for VersionView {
 pub async fn list(request: HttpRequest, services: Services, caller: Caller) -> Result<HttpResponse, Problem> {
     let mut fields = Fields::of_form(request.query_string().as_bytes())?;
     let limit = fields.number("limit", 1, MAX_PAGE)?.unwrap_or(PAGE);
-    let after = fields.parse::<FunctionName>("after")?;
+    let after = fields.filter("after", |text| Ok(text.parse::<FunctionName>()?))?;
     fields.done("'limit' and 'after'")?;
     caller.may_some(Verb::Read, None, None)?;
     let mut found = visible(&services, &caller, after, limit + 1).await?;

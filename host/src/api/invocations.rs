@@ -72,7 +72,7 @@ fn row(services: &Services, found: &Found) -> InvocationRow {
         ("callerId" = Option<String>, Query, description = "Of this caller only"),
         ("status" = Option<Status>, Query, description = "In this state only"),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 500, description = "At most this many, 1 to 500; 50 where none is given"),
-        ("before" = Option<String>, Query, description = "Older than this: `next` of the page before"),
+        ("before" = Option<Uuid>, Query, description = "Older than this: `next` of the page before"),
     ),
     responses(
         (status = 200, body = InvocationsPage),
@@ -82,20 +82,17 @@ fn row(services: &Services, found: &Found) -> InvocationRow {
 pub async fn list(request: HttpRequest, services: Services, caller: Caller) -> Result<HttpResponse, Problem> {
     let mut fields = Fields::of_form(request.query_string().as_bytes())?;
     let limit = fields.number("limit", 1, MAX_PAGE)?.unwrap_or(PAGE);
-    let status = match fields.take("status")? {
-        None => None,
-        Some(name) => Some(Status::from_name(&name).ok_or_else(|| {
-            Problem::invalid(
-                "status must be one of queued, running, succeeded, failed, timedOut and cancelled".to_owned(),
-            )
-        })?),
+    let status = |name: &str| {
+        Status::from_name(name).ok_or_else(|| {
+            Problem::invalid("status must be one of queued, running, succeeded, failed, timedOut and cancelled")
+        })
     };
     let wanted = InvocationQuery {
-        function: fields.parse::<FunctionName>("function")?,
-        lane: fields.parse::<Lane>("lane")?,
-        caller_id: fields.parse::<CallerId>("callerId")?,
-        status,
-        before: fields.take("before")?.map(|text| id(&text)).transpose()?,
+        function: fields.filter("function", |text| Ok(text.parse::<FunctionName>()?))?,
+        lane: fields.filter("lane", |text| Ok(text.parse::<Lane>()?))?,
+        caller_id: fields.filter("callerId", |text| Ok(text.parse::<CallerId>()?))?,
+        status: fields.filter("status", status)?,
+        before: fields.filter("before", id)?,
         limit: limit + 1,
     };
     fields.done("'function', 'lane', 'callerId', 'status', 'limit' and 'before'")?;
@@ -166,7 +163,7 @@ fn merge(
     get,
     path = "/api/invocations/{id}",
     tag = "invocations",
-    params(("id" = String, Path, description = "The call's id")),
+    params(("id" = Uuid, Path, description = "The call's id")),
     responses(
         (status = 200, body = InvocationView),
         (status = "default", body = ProblemDocument, content_type = "application/problem+json"),
@@ -183,7 +180,7 @@ pub async fn one(path: web::Path<String>, services: Services, caller: Caller) ->
     delete,
     path = "/api/invocations/{id}",
     tag = "invocations",
-    params(("id" = String, Path, description = "The call's id")),
+    params(("id" = Uuid, Path, description = "The call's id")),
     responses(
         (status = 200, description = "It had ended", body = InvocationView),
         (status = 202, description = "It is being ended", body = InvocationView),

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{Caller, Problem, Services, at, error::ProblemDocument, fields::Fields, run};
+use super::{Caller, Problem, Services, at, error::ProblemDocument, fields::Fields, requests::JobOrJobs, run};
 use crate::{
     database::jobs::{Enqueued, JobFilter, JobQuery, JobRow, NewJob},
     function::{CallerId, FunctionName, JobId, JobState, Lane, QueueName},
@@ -73,21 +73,7 @@ fn id(text: &str) -> Result<JobId, Problem> {
     post,
     path = "/api/jobs",
     tag = "jobs",
-    params(
-        ("runAt" = Option<DateTime<Utc>>, Query, description = "Not before this time"),
-        ("delaySeconds" = Option<u64>, Query, description = "Not before so many seconds from now"),
-        ("queue" = Option<String>, Query, description = "The queue; `default` where none is given"),
-        ("priority" = Option<i64>, Query, description = "Higher ones run first, -1000 to 1000; the queue's where none is given"),
-        ("maxAttempts" = Option<u32>, Query, description = "1 to 100; the server's where none is given"),
-        ("retryDelays" = Option<Vec<u64>>, Query, description = "Seconds after the first, second, … failed attempt, as a JSON list; the last goes on"),
-        ("onExhausted" = Option<String>, Query, description = "`failed` (default) or `deleted`: where it ends when no attempt succeeded"),
-        ("idempotencyKey" = Option<String>, Query, description = "Another job with this key is this job"),
-        ("continueAfter" = Option<String>, Query, description = "The job or batch that must have ended before"),
-        ("continueOn" = Option<crate::function::ContinueOn>, Query, description = "`succeeded` (default), or `ended` for any end"),
-        ("mutexKey" = Option<String>, Query, description = "Jobs of one key don't run at once, on any server"),
-        ("mutexLimit" = Option<u32>, Query, description = "How many of them may all the same; 1 where none is given"),
-    ),
-    request_body(content = serde_json::Value, description = "As for `runfunction`, with the fields above; or `{\"jobs\": [{…}, …]}`"),
+    request_body(content = JobOrJobs, description = "A job: the fields of `runfunction` and those that say when, where and how often; or a list of them"),
     responses(
         (status = 202, description = "It is in the database; with a list, `{jobs: [{jobId, state}, …]}`", body = JobAnswer),
         (status = "default", body = ProblemDocument, content_type = "application/problem+json"),
@@ -154,21 +140,17 @@ async fn may_manage(id: JobId, services: &Services, caller: &Caller) -> Result<(
 
 /// Which jobs a request means.
 fn filter(fields: &mut Fields) -> Result<JobFilter, Problem> {
-    let mut time = |name: &str| {
-        let text = fields.take(name)?;
-        text.map(|text| parse::time(name, &text)).transpose()
-    };
     Ok(JobFilter {
-        since: time("since")?,
-        until: time("until")?,
-        state: fields.parse::<JobState>("state")?,
-        function: fields.parse::<FunctionName>("function")?,
-        lane: fields.parse::<Lane>("lane")?,
-        queue: fields.parse::<QueueName>("queue")?,
-        caller_id: fields.parse::<CallerId>("callerId")?,
-        schedule: fields.take("scheduleId")?,
-        batch: fields.take("batchId")?.map(|text| id(&text)).transpose()?,
-        text: fields.take("text")?,
+        since: fields.filter("since", |text| parse::time("since", text))?,
+        until: fields.filter("until", |text| parse::time("until", text))?,
+        state: fields.filter("state", |text| Ok(text.parse::<JobState>()?))?,
+        function: fields.filter("function", |text| Ok(text.parse::<FunctionName>()?))?,
+        lane: fields.filter("lane", |text| Ok(text.parse::<Lane>()?))?,
+        queue: fields.filter("queue", |text| Ok(text.parse::<QueueName>()?))?,
+        caller_id: fields.filter("callerId", |text| Ok(text.parse::<CallerId>()?))?,
+        schedule: fields.filter("scheduleId", |text| Ok(text.to_owned()))?,
+        batch: fields.filter("batchId", id)?,
+        text: fields.filter("text", |text| Ok(text.to_owned()))?,
     })
 }
 
@@ -179,12 +161,14 @@ const FILTER: &str =
 /// The filter of a bulk command, which must say something: `all=true` means all.
 fn bulk(request: &HttpRequest, caller: &Caller) -> Result<JobFilter, Problem> {
     let mut fields = Fields::of_form(request.query_string().as_bytes())?;
-    if request.query_string().is_empty() {
-        return Err(Problem::invalid(format!("say which jobs: with {FILTER}, or with 'all=true'")));
-    }
-    fields.flag("all")?;
+    let all = fields.flag("all")?;
     let filter = filter(&mut fields)?;
-    fields.done(FILTER)?;
+    fields.done(&format!("{FILTER} and 'all'"))?;
+    match (all, filter == JobFilter::default()) {
+        (false, true) => return Err(Problem::invalid(format!("say which jobs: with {FILTER}, or with 'all=true'"))),
+        (true, false) => return Err(Problem::invalid("'all=true' means every job: give it, or a filter")),
+        _ => {}
+    }
     match (&filter.lane, &filter.function) {
         (Some(lane), Some(function)) => caller.may(Verb::Manage, lane, function)?,
         _ => caller.may_all(Verb::Manage)?,
@@ -204,12 +188,12 @@ fn bulk(request: &HttpRequest, caller: &Caller) -> Result<JobFilter, Problem> {
         ("queue" = Option<String>, Query, description = "Of this queue only"),
         ("callerId" = Option<String>, Query, description = "Of this caller only"),
         ("scheduleId" = Option<String>, Query, description = "Made by this schedule only"),
-        ("batchId" = Option<String>, Query, description = "Of this batch only"),
+        ("batchId" = Option<Uuid>, Query, description = "Of this batch only"),
         ("since" = Option<DateTime<Utc>>, Query, description = "Handed in at this time or later"),
         ("until" = Option<DateTime<Utc>>, Query, description = "Handed in before this time"),
         ("text" = Option<String>, Query, description = "With this text in the payload or the error"),
-        ("limit" = Option<u64>, Query, description = "At most this many, 1 to 500; 50 where none is given"),
-        ("before" = Option<String>, Query, description = "Older than this: `next` of the page before"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 500, description = "At most this many, 1 to 500; 50 where none is given"),
+        ("before" = Option<Uuid>, Query, description = "Older than this: `next` of the page before"),
     ),
     responses(
         (status = 200, body = JobsPage),
@@ -219,7 +203,7 @@ fn bulk(request: &HttpRequest, caller: &Caller) -> Result<JobFilter, Problem> {
 pub async fn list(request: HttpRequest, services: Services, caller: Caller) -> Result<HttpResponse, Problem> {
     let mut fields = Fields::of_form(request.query_string().as_bytes())?;
     let limit = fields.number("limit", 1, MAX_PAGE)?.unwrap_or(PAGE);
-    let before = fields.take("before")?.map(|text| id(&text)).transpose()?;
+    let before = fields.filter("before", id)?;
     // One more than asked for tells whether there is a next page.
     let query = JobQuery { filter: filter(&mut fields)?, before, limit: limit + 1 };
     fields.done(&format!("{FILTER}, 'limit' and 'before'"))?;
@@ -239,7 +223,7 @@ pub async fn list(request: HttpRequest, services: Services, caller: Caller) -> R
     get,
     path = "/api/jobs/{id}",
     tag = "jobs",
-    params(("id" = String, Path, description = "The job's id")),
+    params(("id" = Uuid, Path, description = "The job's id")),
     responses(
         (status = 200, body = JobView),
         (status = "default", body = ProblemDocument, content_type = "application/problem+json"),
@@ -266,7 +250,7 @@ pub async fn one(path: web::Path<String>, services: Services, caller: Caller) ->
     post,
     path = "/api/jobs/{id}/requeue",
     tag = "jobs",
-    params(("id" = String, Path, description = "The job's id")),
+    params(("id" = Uuid, Path, description = "The job's id")),
     responses(
         (status = 202, body = JobAnswer),
         (status = "default", body = ProblemDocument, content_type = "application/problem+json"),
@@ -285,7 +269,7 @@ pub async fn requeue(path: web::Path<String>, services: Services, caller: Caller
     delete,
     path = "/api/jobs/{id}",
     tag = "jobs",
-    params(("id" = String, Path, description = "The job's id")),
+    params(("id" = Uuid, Path, description = "The job's id")),
     responses(
         (status = 200, body = JobAnswer),
         (status = "default", body = ProblemDocument, content_type = "application/problem+json"),
@@ -304,7 +288,19 @@ pub async fn delete(path: web::Path<String>, services: Services, caller: Caller)
     post,
     path = "/api/jobs/requeue",
     tag = "jobs",
-    params(("state" = Option<JobState>, Query, description = "And the list's other filters; or `all=true`")),
+    params(
+        ("state" = Option<JobState>, Query, description = "In this state only"),
+        ("function" = Option<String>, Query, description = "Of this function only"),
+        ("lane" = Option<String>, Query, description = "Of this lane only"),
+        ("queue" = Option<String>, Query, description = "Of this queue only"),
+        ("callerId" = Option<String>, Query, description = "Of this caller only"),
+        ("scheduleId" = Option<String>, Query, description = "Made by this schedule only"),
+        ("batchId" = Option<Uuid>, Query, description = "Of this batch only"),
+        ("since" = Option<DateTime<Utc>>, Query, description = "Handed in at this time or later"),
+        ("until" = Option<DateTime<Utc>>, Query, description = "Handed in before this time"),
+        ("text" = Option<String>, Query, description = "With this text in the payload or the error"),
+        ("all" = Option<bool>, Query, description = "`true`: every job. Either this or a filter must be given"),
+    ),
     responses(
         (status = 200, body = JobCount),
         (status = "default", body = ProblemDocument, content_type = "application/problem+json"),
@@ -322,7 +318,19 @@ pub async fn requeue_all(request: HttpRequest, services: Services, caller: Calle
     delete,
     path = "/api/jobs",
     tag = "jobs",
-    params(("state" = Option<JobState>, Query, description = "And the list's other filters; or `all=true`")),
+    params(
+        ("state" = Option<JobState>, Query, description = "In this state only"),
+        ("function" = Option<String>, Query, description = "Of this function only"),
+        ("lane" = Option<String>, Query, description = "Of this lane only"),
+        ("queue" = Option<String>, Query, description = "Of this queue only"),
+        ("callerId" = Option<String>, Query, description = "Of this caller only"),
+        ("scheduleId" = Option<String>, Query, description = "Made by this schedule only"),
+        ("batchId" = Option<Uuid>, Query, description = "Of this batch only"),
+        ("since" = Option<DateTime<Utc>>, Query, description = "Handed in at this time or later"),
+        ("until" = Option<DateTime<Utc>>, Query, description = "Handed in before this time"),
+        ("text" = Option<String>, Query, description = "With this text in the payload or the error"),
+        ("all" = Option<bool>, Query, description = "`true`: every job. Either this or a filter must be given"),
+    ),
     responses(
         (status = 200, body = JobCount),
         (status = "default", body = ProblemDocument, content_type = "application/problem+json"),

@@ -55,7 +55,7 @@ enum Form {
     path = "/api/invocations/{id}/output",
     tag = "invocations",
     params(
-        ("id" = String, Path, description = "The call's id"),
+        ("id" = Uuid, Path, description = "The call's id"),
         ("Accept" = Option<String>, Header, description = "`text/plain` (default) or `text/event-stream`"),
         ("Last-Event-ID" = Option<u64>, Header, description = "Go on after this line"),
     ),

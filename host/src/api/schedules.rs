@@ -11,6 +11,7 @@ use super::{
     error::ProblemDocument,
     fields::Fields,
     jobs::{JobAnswer, accepted, job, known_fields},
+    requests::ScheduleRequest,
     run,
 };
 use crate::{
@@ -116,7 +117,7 @@ async fn may_manage(id: &str, services: &Services, caller: &Caller) -> Result<()
     path = "/api/schedules",
     tag = "schedules",
     params(
-        ("limit" = Option<u64>, Query, description = "At most this many, 1 to 1000; 100 where none is given"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 1000, description = "At most this many, 1 to 1000; 100 where none is given"),
         ("after" = Option<String>, Query, description = "Those after this id: `next` of the page before"),
     ),
     responses(
@@ -127,7 +128,7 @@ async fn may_manage(id: &str, services: &Services, caller: &Caller) -> Result<()
 pub async fn list(request: HttpRequest, services: Services, caller: Caller) -> Result<HttpResponse, Problem> {
     let mut fields = Fields::of_form(request.query_string().as_bytes())?;
     let limit = fields.number("limit", 1, MAX_PAGE)?.unwrap_or(PAGE);
-    let after = fields.take("after")?.unwrap_or_default();
+    let after = fields.filter("after", |text| Ok(text.to_owned()))?.unwrap_or_default();
     fields.done("'limit' and 'after'")?;
     caller.may_some(Verb::Read, None, None)?;
     let handle = services.jobs().clone();
@@ -144,15 +145,8 @@ pub async fn list(request: HttpRequest, services: Services, caller: Caller) -> R
     put,
     path = "/api/schedules/{id}",
     tag = "schedules",
-    params(
-        ("id" = String, Path, description = "Its id: letters, digits, `_`, `.`, `-`, at most 128"),
-        ("cron" = String, Query, description = "Five fields, or six with the seconds first"),
-        ("timeZone" = Option<String>, Query, description = "A name of the IANA database; `UTC` where none is given"),
-        ("misfire" = Option<Misfire>, Query, description = "What becomes of ticks that were missed; `one` where none is given"),
-        ("overlap" = Option<Overlap>, Query, description = "What a tick does while an earlier job has not ended; `allow` where none is given"),
-        ("paused" = Option<bool>, Query, description = "Whether it makes no jobs for now"),
-    ),
-    request_body(content = serde_json::Value, description = "As for `POST /api/jobs`, with the fields above"),
+    params(("id" = String, Path, description = "Its id: letters, digits, `_`, `.`, `-`, at most 128")),
+    request_body = ScheduleRequest,
     responses(
         (status = 200, description = "There was one, and it is so now", body = ScheduleView),
         (status = 201, description = "It is new", body = ScheduleView),

@@ -31,7 +31,7 @@ impl Holdings {
         for entry in fs::read_dir(format!("{own}/fd")).expect("it runs").flatten() {
             let Ok(target) = fs::read_link(entry.path()) else { continue };
             let target = target.display().to_string();
-            if !["sharpfaas.db", ".cwasm", "cgroup.procs"].iter().any(|kept| target.contains(kept)) {
+            if !["sharpfaas.db", ".cwasm", "/cgroup.procs", "/tasks"].iter().any(|kept| target.contains(kept)) {
                 // Sockets and pipes have numbers of their own: those of one kind are alike.
                 let kind = target.split(":[").next().unwrap_or_default().to_owned();
                 *descriptors.entry(kind).or_default() += 1;

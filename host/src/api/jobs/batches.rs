@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
-    super::{Caller, Problem, Services, error::ProblemDocument, run},
+    super::{Caller, Problem, Services, error::ProblemDocument, requests::Jobs, run},
     BatchView, JobAnswer, JobCount,
 };
 use crate::{
@@ -28,7 +28,7 @@ pub struct BatchAnswer {
     post,
     path = "/api/batches",
     tag = "jobs",
-    request_body(content = serde_json::Value, description = "`{\"jobs\": [{…}, …]}`, each as for `POST /api/jobs`"),
+    request_body = Jobs,
     responses(
         (status = 202, description = "All of them are in the database", body = BatchAnswer),
         (status = "default", body = ProblemDocument, content_type = "application/problem+json"),
@@ -68,7 +68,7 @@ async fn allowed(id: JobId, services: &Services, caller: &Caller, verb: Verb) ->
     get,
     path = "/api/batches/{id}",
     tag = "jobs",
-    params(("id" = String, Path, description = "The batch's id")),
+    params(("id" = Uuid, Path, description = "The batch's id")),
     responses(
         (status = 200, body = BatchView),
         (status = "default", body = ProblemDocument, content_type = "application/problem+json"),
@@ -87,7 +87,7 @@ pub async fn one(path: web::Path<String>, services: Services, caller: Caller) ->
     delete,
     path = "/api/batches/{id}",
     tag = "jobs",
-    params(("id" = String, Path, description = "The batch's id")),
+    params(("id" = Uuid, Path, description = "The batch's id")),
     responses(
         (status = 200, description = "How many there were", body = JobCount),
         (status = "default", body = ProblemDocument, content_type = "application/problem+json"),

@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Which jobs are meant. The default is all of them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct JobFilter {
     /// In this state.
     pub state: Option<JobState>,

@@ -81,7 +81,7 @@ impl Keeper {
         }
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let (commands, queue) = mpsc::channel();
-        let thread = thread::Builder::new().name("native-keeper".into()).spawn(move || Watch::default().run(&queue))?;
+        let thread = thread::Builder::new().name("native-keeper".into()).spawn(move || Watch::new().run(&queue))?;
         let keeper = Arc::new(Self { commands: Some(commands), thread: Some(thread) });
         *shared = Arc::downgrade(&keeper);
         Ok(keeper)
@@ -131,14 +131,21 @@ impl Drop for Keeper {
 }
 
 /// What the thread holds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Watch {
+    /// The server's own.
+    session: Option<Pid>,
     trees: Vec<Tree>,
     /// When to look again at processes that belong to no call and were killed: to reap them.
     strays: Option<Instant>,
 }
 
 impl Watch {
+    fn new() -> Self {
+        let session = procfs::process(rustix::process::getpid()).and_then(|server| server.session);
+        Self { session, trees: Vec::new(), strays: None }
+    }
+
     fn run(mut self, queue: &mpsc::Receiver<Command>) {
         let mut open = true;
         while open || !self.trees.is_empty() {
@@ -215,7 +222,7 @@ impl Watch {
         }
         let Some(process) = procfs::process(pid) else { return };
         // The server's own helpers. Both are none where the session began outside of our PID namespace.
-        if process.session == procfs::process(rustix::process::getpid()).and_then(|server| server.session) {
+        if process.session == self.session {
             return;
         }
         let known = self.trees.iter().position(|tree| tree.knows(&process));

@@ -7,9 +7,14 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io::Read,
+    sync::OnceLock,
 };
 
-use rustix::process::Pid;
+use rustix::{
+    fs::{Mode, OFlags},
+    path::Arg,
+    process::Pid,
+};
 
 /// How much of an environment is read, in bytes: the kernel lets one grow to a quarter of the stack
 /// limit, which is a quarter of [`STACK_BYTES`](super::spawner::STACK_BYTES) here.
@@ -30,9 +35,32 @@ pub struct Process {
     pub threads: u64,
 }
 
+/// The longest record that is read, in bytes: a stat has some 50 numbers and a name.
+const RECORD_BYTES: usize = 2048;
+
+/// Hands on what a small file of the kernel's holds, which gives all of it at one read; `None` where there is none.
+pub fn record<T>(path: impl Arg, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    let mut buffer = [0; RECORD_BYTES];
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let read = rustix::io::read(&file, &mut buffer).ok()?;
+    parse(std::str::from_utf8(buffer.get(..read)?).ok()?)
+}
+
+/// The numbers of processes in a file of the kernel's.
+pub fn listed(path: impl Arg) -> Vec<Pid> {
+    let mut text = Vec::new();
+    let Ok(file) = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else { return Vec::new() };
+    let mut buffer = [0; RECORD_BYTES];
+    while let Ok(read @ 1..) = rustix::io::read(&file, &mut buffer) {
+        text.extend_from_slice(buffer.get(..read).unwrap_or_default());
+    }
+    let text = std::str::from_utf8(&text).unwrap_or_default();
+    text.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+}
+
 /// The process of that number, where there is one.
 pub fn process(pid: Pid) -> Option<Process> {
-    parse_stat(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?).map(|(process, _)| process)
+    record(format!("/proc/{pid}/stat"), |stat| parse_stat(pid, stat)).map(|(process, _)| process)
 }
 
 /// Also gives the parent's number. The name of a program stands in brackets and may hold anything,
@@ -62,18 +90,16 @@ pub enum Family {
 impl Family {
     /// The family as it is now.
     pub fn now() -> Self {
+        static LISTED: OnceLock<bool> = OnceLock::new();
         let me = rustix::process::getpid();
-        match fs::metadata(format!("/proc/{me}/task/{me}/children")) {
-            Ok(_) => Self::Listed,
-            Err(_) => Self::scan(),
-        }
+        let listed = LISTED.get_or_init(|| fs::metadata(format!("/proc/{me}/task/{me}/children")).is_ok());
+        if *listed { Self::Listed } else { Self::scan() }
     }
 
     fn scan() -> Self {
         let mut children: HashMap<Pid, Vec<Pid>> = HashMap::new();
         for pid in numbers("/proc") {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            if let Some((_, Some(parent))) = parse_stat(pid, &stat) {
+            if let Some((_, Some(parent))) = record(format!("/proc/{pid}/stat"), |stat| parse_stat(pid, stat)) {
                 children.entry(parent).or_default().push(pid);
             }
         }
@@ -85,9 +111,19 @@ impl Family {
         match self {
             Self::Listed => numbers(&format!("/proc/{pid}/task"))
                 .into_iter()
-                .flat_map(|thread| listed(&format!("/proc/{pid}/task/{thread}/children")))
+                .flat_map(|thread| listed(format!("/proc/{pid}/task/{thread}/children")))
                 .collect(),
             Self::Scanned(children) => children.get(&pid).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// As [`children`](Self::children), of a process of which more is known.
+    fn children_of(&self, process: &Process) -> Vec<Pid> {
+        let pid = process.pid;
+        match self {
+            Self::Listed if process.zombie => Vec::new(),
+            Self::Listed if process.threads == 1 => listed(format!("/proc/{pid}/task/{pid}/children")),
+            _ => self.children(pid),
         }
     }
 
@@ -96,7 +132,7 @@ impl Family {
     pub fn orphans(&self) -> Vec<Pid> {
         let me = rustix::process::getpid();
         match self {
-            Self::Listed => listed(&format!("/proc/{me}/task/{me}/children")),
+            Self::Listed => listed(format!("/proc/{me}/task/{me}/children")),
             Self::Scanned(_) => self.children(me),
         }
     }
@@ -115,7 +151,7 @@ impl Family {
             }
             if let Some(process) = process(pid) {
                 found.push(process);
-                next.extend(self.children(pid));
+                next.extend(self.children_of(&process));
             }
         }
         found
@@ -127,15 +163,10 @@ fn numbers(folder: &str) -> Vec<Pid> {
     entries.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)).collect()
 }
 
-fn listed(file: &str) -> Vec<Pid> {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    text.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
-}
-
 /// The resident memory of a process in bytes, with all that it shares: cheap, and never too little.
 pub fn resident(process: &Process) -> u64 {
-    let pages = |text: String| text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok();
-    let bytes = |path: String| pages(fs::read_to_string(path).ok()?)?.checked_mul(rustix::param::page_size() as u64);
+    let pages = |text: &str| text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok();
+    let bytes = |path: String| record(path, pages)?.checked_mul(rustix::param::page_size() as u64);
     let pid = process.pid;
     match bytes(format!("/proc/{pid}/statm")) {
         // Its first thread has ended, and with it its own sight of the memory that the others hold.

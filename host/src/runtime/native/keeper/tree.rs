@@ -28,6 +28,10 @@ pub const MAX_PROCESSES: usize = 256;
 /// the call is told to wait no longer.
 const STUCK: Duration = Duration::from_secs(1);
 
+/// How many times as long as it took to look at a call, it is then let alone: one with many processes must not
+/// take the keeper from all others.
+const REST: u32 = 8;
+
 /// What a call took too much of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Excess {
@@ -81,6 +85,8 @@ pub struct Tree {
     found: Vec<Process>,
     adopted: HashSet<Pid>,
     began: Instant,
+    /// How long the look at hand has taken so far.
+    took: Duration,
     next: Option<Instant>,
     ending: Option<Ending>,
 }
@@ -112,6 +118,7 @@ impl Tree {
             found: Vec::new(),
             adopted: HashSet::new(),
             began: Instant::now(),
+            took: Duration::ZERO,
             next: None,
             ending: None,
         }
@@ -170,7 +177,9 @@ impl Tree {
         self.found.clear();
         self.adopted.clear();
         if let Some(main) = self.main.filter(|_| self.is_due(now)) {
+            let began = Instant::now();
             self.found = family.descendants(main, MAX_PROCESSES);
+            self.took = began.elapsed();
         }
     }
 
@@ -186,6 +195,7 @@ impl Tree {
     /// call is over and done with.
     pub fn attend(&mut self, now: Instant) -> bool {
         let (Some(main), true) = (self.main, self.is_due(now)) else { return false };
+        let began = Instant::now();
         for process in self.found.iter().filter(|process| process.zombie && self.adopted.contains(&process.pid)) {
             reap(process.pid);
         }
@@ -194,16 +204,21 @@ impl Tree {
             None => {
                 self.measure(main);
                 let age = now.saturating_duration_since(self.began);
-                self.next = Some(now + (age / 8).clamp(FIRST_SAMPLE, SAMPLE));
+                self.next = Some(now.max(self.rested(began)) + (age / 8).clamp(FIRST_SAMPLE, SAMPLE));
                 false
             }
             Some(ending) => {
                 let over = self.finish(main, ending);
-                // After this look, which took its time.
-                self.next = Some(Instant::now() + PASS);
+                self.next = Some(self.rested(began) + PASS);
                 over
             }
         }
+    }
+
+    /// When it has been let alone for long enough after this look, whose second part began then.
+    fn rested(&self, began: Instant) -> Instant {
+        let now = Instant::now();
+        now + (self.took + now.saturating_duration_since(began)) * REST
     }
 
     fn remember(&mut self) {

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -21,6 +21,7 @@ use rustix::{
 };
 
 use self::hierarchy::{Hierarchy, Kind};
+use crate::runtime::native::procfs;
 
 mod hierarchy;
 
@@ -64,7 +65,7 @@ impl Groups {
     /// # Errors
     /// When it can't be made.
     pub fn group(&self, seat: u32) -> io::Result<Arc<Group>> {
-        let mut group = Group::default();
+        let mut group = Group { most_processes: self.bounds.processes, ..Group::default() };
         for hierarchy in &self.hierarchies {
             let folder = hierarchy.folder.join(format!("seat-{seat}"));
             match fs::create_dir(&folder) {
@@ -72,7 +73,11 @@ impl Groups {
                 _ => {}
             }
             let members = folder.join("cgroup.procs");
-            group.joins.push(rustix::fs::open(&members, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?);
+            // The one thread that a process begins with is all of it. Moving a thread that is the one who asks takes
+            // no lock that all forks on the machine hold, so a program that forks without end delays no other's
+            // start; moving a process does, and the second version knows nothing else.
+            let join = if hierarchy.unified { members.clone() } else { folder.join("tasks") };
+            group.joins.push(rustix::fs::open(&join, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?);
             if hierarchy.has(Kind::Processes) {
                 self.bound_processes(&folder)?;
                 group.processes = Some(folder.clone());
@@ -85,6 +90,9 @@ impl Groups {
             }
             if hierarchy.unified {
                 group.unified = Some(folder.clone());
+            }
+            if hierarchy.unified || hierarchy.has(Kind::Accounting) {
+                group.time = Some((folder.clone(), hierarchy.unified));
             }
             group.members.get_or_insert(members);
         }
@@ -126,7 +134,11 @@ pub struct Group {
     /// And whether it is of the second version.
     memory: Option<(PathBuf, bool)>,
     processes: Option<PathBuf>,
+    /// Where processor time is counted, and whether it is of the second version.
+    time: Option<(PathBuf, bool)>,
     unified: Option<PathBuf>,
+    /// Whether it may have no more processes, because those in it are being ended.
+    closed: AtomicBool,
     /// What counters stood at when the call before this one had ended.
     seen_cpu: AtomicU64,
     seen_kills: AtomicU64,
@@ -134,6 +146,7 @@ pub struct Group {
     seen_memory: AtomicU64,
     /// The limit that is set, in bytes.
     limit: AtomicU64,
+    most_processes: u64,
 }
 
 /// What a call took.
@@ -151,7 +164,7 @@ pub struct Taken {
 }
 
 impl Group {
-    /// The `cgroup.procs` files that a process writes itself into.
+    /// The files that a process writes itself into.
     #[must_use]
     pub fn joins(&self) -> &[OwnedFd] {
         &self.joins
@@ -162,6 +175,9 @@ impl Group {
     /// # Errors
     /// When its limit can't be set.
     pub fn begin(&self, memory_bytes: u64) -> io::Result<()> {
+        if let Some(folder) = self.processes.as_ref().filter(|_| self.closed.swap(false, Ordering::Relaxed)) {
+            fs::write(folder.join("pids.max"), self.most_processes.to_string())?;
+        }
         let Some((folder, unified)) = &self.memory else { return Ok(()) };
         let set = |name: &str, value: &str| fs::write(folder.join(name), value);
         let limit = memory_bytes.to_string();
@@ -208,27 +224,34 @@ impl Group {
         if let Some(folder) = &self.processes {
             taken.crowded = since(&self.seen_refusals, field(&folder.join("pids.events"), "max")) > 0;
         }
-        if self.unified.is_some() {
+        if self.time.is_some() {
             taken.cpu_us = Some(since(&self.seen_cpu, self.cpu_now()));
         }
         taken
     }
 
     fn cpu_now(&self) -> u64 {
-        self.unified.as_ref().map_or(0, |folder| field(&folder.join("cpu.stat"), "usage_usec"))
+        match &self.time {
+            None => 0,
+            Some((folder, true)) => field(&folder.join("cpu.stat"), "usage_usec"),
+            Some((folder, false)) => number(&folder.join("cpuacct.usage")).unwrap_or_default() / 1000,
+        }
     }
 
     /// The processes in it that have not ended.
     #[must_use]
     pub fn members(&self) -> Vec<Pid> {
-        let text = self.members.as_ref().and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
-        text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect()
+        self.members.as_deref().map(procfs::listed).unwrap_or_default()
     }
 
-    /// Ends all of them at one stroke where the kernel can (Linux 5.14), else one by one.
+    /// Ends all of them at one stroke where the kernel can (Linux 5.14); else one by one, while there can be no more
+    /// of them.
     pub fn kill(&self) {
         if self.unified.as_ref().is_some_and(|folder| fs::write(folder.join("cgroup.kill"), "1").is_ok()) {
             return;
+        }
+        if let Some(folder) = self.processes.as_ref().filter(|_| !self.closed.swap(true, Ordering::Relaxed)) {
+            let _ = fs::write(folder.join("pids.max"), "0");
         }
         for member in self.members() {
             let _ = rustix::process::kill_process(member, Signal::KILL);
@@ -237,12 +260,12 @@ impl Group {
 }
 
 fn number(path: &Path) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
+    procfs::record(path, |text| text.trim().parse().ok())
 }
 
 /// The number behind a name in a file of such lines; 0 where there is none.
 fn field(path: &Path, name: &str) -> u64 {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok());
-    found.unwrap_or_default()
+    let find =
+        |text: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok());
+    procfs::record(path, find).unwrap_or_default()
 }

@@ -37,7 +37,7 @@ pub struct Plan<'a> {
     pub limits: &'a [(Resource, Rlimit)],
     /// The process that it is a child of.
     pub server: Pid,
-    /// The `cgroup.procs` files of the groups that it joins.
+    /// The files of the groups that it joins, by which it does.
     pub groups: &'a [OwnedFd],
     /// The user and group that it becomes.
     pub user: Option<(Uid, Gid)>,

@@ -22,9 +22,12 @@ pub enum Kind {
     Memory,
     Processes,
     Cpu,
+    /// Processor time is counted: a controller of its own in the first version, part of any group in the second.
+    Accounting,
 }
 
-const CONTROLLERS: [(&str, Kind); 3] = [("memory", Kind::Memory), ("pids", Kind::Processes), ("cpu", Kind::Cpu)];
+const CONTROLLERS: [(&str, Kind); 4] =
+    [("memory", Kind::Memory), ("pids", Kind::Processes), ("cpu", Kind::Cpu), ("cpuacct", Kind::Accounting)];
 
 /// One hierarchy, and the server's group in it.
 #[derive(Debug)]
@@ -51,31 +54,32 @@ struct Place {
     controllers: Vec<String>,
 }
 
-/// Makes the server's group in each hierarchy where it may, of use or not: the one of the second version is,
-/// also without controllers.
+/// Makes the server's group in each hierarchy where it may and that is of use.
 pub fn make_all() -> Vec<Hierarchy> {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let mut made = Vec::new();
-    for place in places(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup")) {
+    let mut places = places(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
+    places.sort_by_key(|place| place.unified);
+    for place in places {
         remove_leftovers(&place.folder);
-        match make(&place) {
+        match make(&place, made.is_empty()) {
             Ok(Some(hierarchy)) => made.push(hierarchy),
             Ok(None) => {}
             Err(error) => tracing::debug!(folder = %place.folder.display(), %error, "no control group here"),
         }
     }
-    // The unified one first: its list of processes is the one that is read.
-    made.sort_by_key(|hierarchy| !hierarchy.unified);
     made
 }
 
-fn make(place: &Place) -> io::Result<Option<Hierarchy>> {
+/// The second version's, without controllers, lists processes and ends them, which is of use where it is `alone`:
+/// beside others it would cost each start a wait for all forks on the machine.
+fn make(place: &Place, alone: bool) -> io::Result<Option<Hierarchy>> {
     let controllers = if place.unified { delegate(&place.folder)? } else { place.controllers.clone() };
     let kinds: Vec<Kind> = CONTROLLERS
         .into_iter()
         .filter_map(|(name, kind)| controllers.iter().any(|found| found == name).then_some(kind))
         .collect();
-    if kinds.is_empty() && !place.unified {
+    if kinds.is_empty() && !(place.unified && alone) {
         return Ok(None);
     }
     let folder = place.folder.join(name_of(rustix::process::getpid())?);
