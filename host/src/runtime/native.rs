@@ -312,7 +312,9 @@ async fn follow(
             () = &mut streams, if open => open = false,
         }
     };
-    let mut remains = inner.keeper.end(call.id, inner.grace);
+    // What takes more than it may is not asked: meanwhile it would go on taking.
+    let grace = if matches!(cause, Cause::Excess(_)) { Duration::ZERO } else { inner.grace };
+    let mut remains = inner.keeper.end(call.id, grace);
     let remains = loop {
         tokio::select! {
             biased;

@@ -211,18 +211,23 @@ impl Watch {
         }
         // After the trees, never before: what loses its parents in between is then found here.
         for orphan in family.orphans() {
-            self.adopt(orphan, &family);
+            self.adopt(orphan, now, &family);
         }
         self.trees.retain_mut(|tree| !tree.attend(now));
     }
 
-    fn adopt(&mut self, pid: Pid, family: &Family) {
+    fn adopt(&mut self, pid: Pid, now: Instant, family: &Family) {
         if self.trees.iter().any(|tree| tree.main() == Some(pid)) {
             return;
         }
         let Some(process) = procfs::process(pid) else { return };
         // The server's own helpers. Both are none where the session began outside of our PID namespace.
         if process.session == self.session {
+            return;
+        }
+        if process.zombie {
+            // Whosever it was, nobody else waits for it; and while it is there, it is looked at again and again.
+            tree::reap(pid);
             return;
         }
         let known = self.trees.iter().position(|tree| tree.knows(&process));
@@ -233,11 +238,9 @@ impl Watch {
         // Where the kernel lists no children by thread, a program that is being started shows here too.
         let starting = matches!(family, Family::Scanned(_)) && self.trees.iter().any(|tree| tree.main().is_none());
         match owner.and_then(|index| self.trees.get_mut(index)) {
-            Some(tree) => tree.adopt(process, family),
+            Some(tree) => tree.adopt(process, now, family),
             None if !starting && procfs::no_new_privileges(pid) => {
-                if !process.zombie {
-                    tracing::warn!(%pid, "ended a process of a native program that hid whose it is");
-                }
+                tracing::warn!(%pid, "ended a process of a native program that hid whose it is");
                 put_down(&process, family);
                 self.strays = Some(Instant::now() + PASS);
             }
@@ -246,12 +249,8 @@ impl Watch {
     }
 }
 
-/// Ends an adopted process and all that descends from it; reaps it when it has ended.
+/// Ends an adopted process and all that descends from it.
 fn put_down(process: &Process, family: &Family) {
-    if process.zombie {
-        tree::reap(process.pid);
-        return;
-    }
     let _ = rustix::process::kill_process(process.pid, rustix::process::Signal::KILL);
     for descendant in family.descendants(process.pid, tree::MAX_PROCESSES) {
         tree::send(&descendant, rustix::process::Signal::KILL);

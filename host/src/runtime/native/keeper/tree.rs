@@ -83,7 +83,6 @@ pub struct Tree {
     sessions: HashSet<Pid>,
     /// What the look at hand found: what descends from the program, and then what we adopted.
     found: Vec<Process>,
-    adopted: HashSet<Pid>,
     began: Instant,
     /// How long the look at hand has taken so far.
     took: Duration,
@@ -116,7 +115,6 @@ impl Tree {
             seen: HashSet::new(),
             sessions: HashSet::new(),
             found: Vec::new(),
-            adopted: HashSet::new(),
             began: Instant::now(),
             took: Duration::ZERO,
             next: None,
@@ -175,7 +173,6 @@ impl Tree {
     /// Begins a look, if it is time: finds what descends from the program.
     pub fn look(&mut self, now: Instant, family: &Family) {
         self.found.clear();
-        self.adopted.clear();
         if let Some(main) = self.main.filter(|_| self.is_due(now)) {
             let began = Instant::now();
             self.found = family.descendants(main, MAX_PROCESSES);
@@ -183,9 +180,11 @@ impl Tree {
         }
     }
 
-    /// Takes an orphan and what descends from it into the look.
-    pub fn adopt(&mut self, orphan: Process, family: &Family) {
-        self.adopted.insert(orphan.pid);
+    /// Takes an orphan and what descends from it into the look, if it is time for one.
+    pub fn adopt(&mut self, orphan: Process, now: Instant, family: &Family) {
+        if !self.is_due(now) {
+            return;
+        }
         self.found.push(orphan);
         let room = MAX_PROCESSES.saturating_sub(self.found.len());
         self.found.extend(family.descendants(orphan.pid, room));
@@ -196,9 +195,6 @@ impl Tree {
     pub fn attend(&mut self, now: Instant) -> bool {
         let (Some(main), true) = (self.main, self.is_due(now)) else { return false };
         let began = Instant::now();
-        for process in self.found.iter().filter(|process| process.zombie && self.adopted.contains(&process.pid)) {
-            reap(process.pid);
-        }
         self.remember();
         match self.ending.take() {
             None => {

@@ -105,7 +105,8 @@ impl Groups {
     }
 
     fn bound_cpu(&self, folder: &Path, unified: bool) -> io::Result<()> {
-        const PERIOD_US: u64 = 100_000;
+        // Short: one that has many threads takes all it may on all cores at once, and meanwhile the others wait.
+        const PERIOD_US: u64 = 10_000;
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
         // Something is left to end it with.
         let quota = self.bounds.cpu_percent.min(cores * 100 - 10).saturating_mul(PERIOD_US / 100);

@@ -92,18 +92,18 @@ fn make(place: &Place, alone: bool) -> io::Result<Option<Hierarchy>> {
     Ok(Some(Hierarchy { folder, unified: place.unified, kinds }))
 }
 
-/// All programs together count as one process a core beside the server's own threads.
+/// All programs together count as half a process beside the server's own threads: where the scheduler groups processes
+/// by session, those are one process together.
 fn prepare(folder: &Path, unified: bool, controllers: &[String]) -> io::Result<()> {
-    let cores = thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let weighs = controllers.iter().any(|name| name == "cpu");
     if unified {
         let enabled: Vec<String> = controllers.iter().map(|name| format!("+{name}")).collect();
         fs::write(folder.join("cgroup.subtree_control"), enabled.join(" "))?;
         if weighs {
-            fs::write(folder.join("cpu.weight"), (100 * cores).min(10_000).to_string())?;
+            fs::write(folder.join("cpu.weight"), "50")?;
         }
     } else if weighs {
-        fs::write(folder.join("cpu.shares"), (1024 * cores).min(262_144).to_string())?;
+        fs::write(folder.join("cpu.shares"), "512")?;
     }
     Ok(())
 }
