@@ -30,11 +30,12 @@ toolchain:
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
 	@command -v cc >/dev/null || { echo "a C compiler is missing: install one, as with 'apt-get install build-essential'" >&2; exit 1; }
 	@sysroot="$$(rustc --print sysroot)"; \
-	if [ ! -d "$$sysroot/lib/rustlib/wasm32-wasip2" ]; then \
+	for target in wasm32-wasip2 wasm32-wasip1; do \
+		[ ! -d "$$sysroot/lib/rustlib/$$target" ] || continue; \
 		command -v rustup >/dev/null || { \
-			echo "the Rust target wasm32-wasip2 is missing, and so is rustup to add it: install https://rustup.rs" >&2; exit 1; }; \
-		rustup target add wasm32-wasip2; \
-	fi
+			echo "the Rust target $$target is missing, and so is rustup to add it: install https://rustup.rs" >&2; exit 1; }; \
+		rustup target add $$target; \
+	done
 
 .PHONY: build
 build: toolchain ## Build the server and command line
@@ -56,6 +57,8 @@ examples: toolchain ## Build the example functions
 .PHONY: fixtures
 fixtures: toolchain ## Build the guests that the tests run
 	cd host/tests/fixtures && $(CARGO) build --target-dir "$(GUESTS)" $(WASM) --package components --examples --bins
+	cd host/tests/fixtures && $(CARGO) build --target-dir "$(GUESTS)" $(WASM) --package commands --bins
+	cd host/tests/fixtures && $(CARGO) build --target-dir "$(GUESTS)" --release --target wasm32-wasip1 --package commands --bins
 	cd host/tests/fixtures && $(CARGO) build --target-dir "$(GUESTS)" --release --package programs --bins
 	@mkdir -p "$(FIXTURES)"; cd host/tests/fixtures; \
 	for source in components/examples/*.rs; do \
@@ -65,6 +68,11 @@ fixtures: toolchain ## Build the guests that the tests run
 	for source in components/src/bin/*.rs; do \
 		name="$$(basename "$$source" .rs)"; \
 		$(call copy,$(GUESTS)/wasm32-wasip2/release/$$name.wasm,$(FIXTURES)/$$name.wasm); \
+	done; \
+	for source in commands/src/bin/*.rs; do \
+		name="$$(basename "$$source" .rs)"; \
+		$(call copy,$(GUESTS)/wasm32-wasip2/release/$$name.wasm,$(FIXTURES)/$$name.wasm); \
+		$(call copy,$(GUESTS)/wasm32-wasip1/release/$$name.wasm,$(FIXTURES)/$$name-preview1.wasm); \
 	done; \
 	for source in programs/src/bin/*.rs; do \
 		name="$$(basename "$$source" .rs)"; \

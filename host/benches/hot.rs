@@ -18,8 +18,8 @@ use sharpfaas_host::{
     config::{DatabaseConfig, Limits, StoreConfig},
     database::{Database, InvocationRow},
     function::{
-        Digest, FunctionRef, FunctionType, Invocation, InvocationId, Location, OutputLine, PushId, Selector, Status,
-        Stream, Version,
+        Digest, FunctionRef, FunctionType, Invocation, InvocationId, Location, OutputLine, PushId, Selector, Shape,
+        Status, Stream, Version,
     },
     invoke::Admission,
     runtime::{
@@ -51,13 +51,14 @@ fn echo() -> (Arc<Engine>, Arc<Component>) {
     let code = folder.path().join("echo.cwasm");
     wasm::compile(&source, &code).expect("it compiles");
     let engine = Engine::new(Sizes { concurrency: 64, memory_bytes: 128 << 20 }).expect("an engine");
-    let component = engine.load(File::open(code).expect("it is there")).expect("it loads");
+    let component = engine.load(File::open(code).expect("it is there"), None).expect("it loads");
     (Arc::new(engine), Arc::new(component))
 }
 
 fn call() -> Arc<Call> {
     Arc::new(Call {
         usage: Arc::default(),
+        exchange: None,
         id: InvocationId::generate(),
         caller_id: None,
         name: "echo".parse().expect("a name"),
@@ -149,6 +150,7 @@ fn function() -> FunctionRef {
         push_id: PushId::generate(),
         kind: FunctionType::Dll,
         entry: "echo.wasm".parse().expect("an entry"),
+        shape: Some(Shape::Execute),
         sha256: Digest::of(b"echo"),
         size: 4,
         pushed_at: Utc::now(),

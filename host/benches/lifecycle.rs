@@ -18,7 +18,7 @@ use chrono::Utc;
 use sharpfaas_host::{
     config::DatabaseConfig,
     database::Database,
-    function::{Digest, FunctionRef, FunctionType, Location, PushId, Version},
+    function::{Digest, FunctionRef, FunctionType, Location, PushId, Shape, Version},
 };
 
 #[path = "common/client.rs"]
@@ -78,6 +78,7 @@ fn other(number: usize) -> Result<FunctionRef, Failure> {
         push_id: PushId::generate(),
         kind: FunctionType::Dll,
         entry: "function.wasm".parse()?,
+        shape: Some(Shape::Execute),
         sha256: Digest::of(&number.to_ne_bytes()),
         size: 1000,
         pushed_at: Utc::now(),

@@ -20,6 +20,7 @@ pub mod connection;
 mod door;
 mod error;
 mod fields;
+mod forwarded;
 mod functions;
 mod health;
 mod invocations;
@@ -31,6 +32,7 @@ mod output;
 mod push;
 mod queues;
 mod requests;
+mod route;
 mod run;
 mod schedules;
 mod servers;
@@ -76,6 +78,7 @@ pub fn routes(app: &mut web::ServiceConfig) {
             .service(at("/queues").route(web::get().to(queues::list)))
             .service(at("/servers").route(web::get().to(servers::list))),
     )
+    .service(at("/fn/{target:.*}").route(web::to(route::route)))
     .service(at("/healthz").route(web::get().to(health::healthz)))
     .service(at("/readyz").route(web::get().to(health::readyz)))
     .service(at("/metrics").route(web::get().to(metrics::metrics)))
@@ -91,7 +94,8 @@ pub fn at(path: &str) -> Resource {
 /// The answer as it goes out: a method that a resource does not have is refused with a problem document, too,
 /// and with the methods that it has (RFC 9110, section 15.5.6).
 pub fn describe(response: ServiceResponse) -> ServiceResponse {
-    if response.status() != StatusCode::METHOD_NOT_ALLOWED {
+    // A function's answer is its own.
+    if response.status() != StatusCode::METHOD_NOT_ALLOWED || response.request().path().starts_with(route::PREFIX) {
         return response;
     }
     let request = response.request();

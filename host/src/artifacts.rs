@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{ArtifactsConfig, Limits},
-    function::{Digest, EntryName, FunctionRef, FunctionType, package::PackageError},
+    function::{Declaration, Digest, EntryName, FunctionRef, FunctionType, Shape, package::PackageError},
     runtime::{Program, ProgramPath, RuntimeError, native, wasm},
     store::FunctionStore,
 };
@@ -222,6 +222,15 @@ impl AsRef<Program> for Artifact {
 }
 
 impl Artifact {
+    /// How its component is run; none: it is a native program.
+    #[must_use]
+    pub fn shape(&self) -> Option<Shape> {
+        match &self.program {
+            Program::Wasm(component) => Some(component.shape()),
+            Program::Native(_) => None,
+        }
+    }
+
     fn touch(&self) {
         self.pins.iter().for_each(Pin::touch);
     }
@@ -364,7 +373,8 @@ impl Inner {
         cancel: &CancellationToken,
     ) -> Result<wasm::Component, ArtifactError> {
         let _making = code.making().await;
-        match self.load(found.sha256).await {
+        let wanted = self.declared(found).await?.shape;
+        match self.load(found.sha256, wanted).await {
             Ok(Some(component)) => return Ok(component),
             Ok(None) => {}
             Err(ArtifactError::Runtime(error)) if matches!(*error, RuntimeError::Damaged(_)) => {
@@ -385,13 +395,19 @@ impl Inner {
         drop(workshop);
         code.made();
         let vanished = || ArtifactError::Aborted("its machine code vanished while it was made".into());
-        self.load(found.sha256).await?.ok_or_else(vanished)
+        self.load(found.sha256, wanted).await?.ok_or_else(vanished)
     }
 
-    async fn load(&self, sha256: Digest) -> Result<Option<wasm::Component>, ArtifactError> {
+    /// What the package of an entry says of itself.
+    async fn declared(&self, found: &FoundEntry) -> Result<Declaration, ArtifactError> {
+        let files = found.files.clone();
+        blocking(move || unpacked::declaration(&files)).await
+    }
+
+    async fn load(&self, sha256: Digest, wanted: Option<Shape>) -> Result<Option<wasm::Component>, ArtifactError> {
         let (folder, wasm) = (self.folder.clone(), self.wasm.clone());
         blocking(move || match code::find(&folder, &sha256, wasm.compatibility())? {
-            Some(file) => Ok(Some(wasm.load(file)?)),
+            Some(file) => Ok(Some(wasm.load(file, wanted)?)),
             None => Ok(None),
         })
         .await

@@ -5,6 +5,7 @@
 //! that nothing below ever holds an unchecked name.
 
 pub mod code;
+pub mod declaration;
 pub mod invocation;
 pub mod job;
 pub mod kind;
@@ -16,9 +17,11 @@ pub mod package;
 pub mod pattern;
 pub mod reference;
 pub mod result;
+pub mod shape;
 pub mod version;
 
 pub use code::ErrorCode;
+pub use declaration::{Declaration, DeclarationError};
 pub use invocation::{Confidential, Invocation, InvocationId, Seal};
 pub use job::{ContinueOn, JobId, JobState, Misfire, Overlap, WordError};
 pub use kind::FunctionType;
@@ -28,4 +31,5 @@ pub use outcome::{Failure, FailureKind, Outcome, Status, Usage};
 pub use output::{OutputLine, Stream, timestamp};
 pub use reference::{Digest, FunctionRef, Location};
 pub use result::ResultText;
+pub use shape::Shape;
 pub use version::{Selector, Version, VersionError};

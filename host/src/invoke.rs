@@ -29,7 +29,7 @@ use crate::{
     config::{HistoryConfig, Limits, seconds},
     database::{Database, DatabaseError, InvocationRow},
     function::{ErrorCode, Failure, FailureKind, FunctionRef, FunctionType, Invocation, InvocationId, Status},
-    runtime::{Call, Runtime, RuntimeError, console::Console, native::Sandbox},
+    runtime::{Call, Runtime, RuntimeError, console::Console, exchange::Exchange, native::Sandbox},
 };
 
 mod admission;
@@ -89,7 +89,8 @@ impl InvokeError {
             Self::Artifact(error) => error.code(),
             Self::Runtime(RuntimeError::Exhausted(_)) => ErrorCode::AtCapacity,
             Self::Runtime(RuntimeError::Unconfined(_)) => ErrorCode::Unconfined,
-            Self::Runtime(RuntimeError::Damaged(_) | RuntimeError::Host(_)) | Self::Panicked(_) => ErrorCode::Internal,
+            Self::Runtime(RuntimeError::Damaged(_) | RuntimeError::Unsuitable(_) | RuntimeError::Host(_))
+            | Self::Panicked(_) => ErrorCode::Internal,
             Self::Guest(failure) => failure.kind.into(),
         }
     }
@@ -188,11 +189,21 @@ impl Invoker {
     /// Starts a call and gives a handle of it, at once. Its end, good or bad, is in the handle.
     #[must_use]
     pub fn start(&self, invocation: Invocation) -> Arc<Live> {
+        self.start_with(invocation, None)
+    }
+
+    /// As [`start`](Self::start), of a call that answers an HTTP request: the answer comes over the exchange.
+    #[must_use]
+    pub fn start_exchange(&self, invocation: Invocation, exchange: Exchange) -> Arc<Live> {
+        self.start_with(invocation, Some(Arc::new(exchange)))
+    }
+
+    fn start_with(&self, invocation: Invocation, exchange: Option<Arc<Exchange>>) -> Arc<Live> {
         let keep = usize::try_from(self.shared.limits.output_bytes).unwrap_or(usize::MAX);
         let live = Arc::new(Live::new(&invocation, Arc::new(Console::new(keep)), CancellationToken::new()));
         self.shared.register.insert(live.clone());
         let (shared, run) = (self.shared.clone(), live.clone());
-        let tracked = self.shared.runs.track_future(async move { shared.invoke(invocation, run).await });
+        let tracked = self.shared.runs.track_future(async move { shared.invoke(invocation, exchange, run).await });
         start_here(&self.shared.parts.services, Box::pin(tracked));
         live
     }
@@ -351,7 +362,7 @@ fn check_type(invocation: &Invocation, function: &FunctionRef) -> Result<(), Inv
 }
 
 impl Shared {
-    async fn invoke(&self, invocation: Invocation, live: Arc<Live>) {
+    async fn invoke(&self, invocation: Invocation, exchange: Option<Arc<Exchange>>, live: Arc<Live>) {
         let admitted = unless_cancelled(&live, self.admission.acquire(&invocation)).await;
         let admitted = admitted.and_then(|admitted| admitted.map_err(InvokeError::from));
         let begun = Instant::now();
@@ -369,7 +380,7 @@ impl Shared {
                 return;
             }
         };
-        let run = AssertUnwindSafe(self.run(invocation, &live, permit)).catch_unwind();
+        let run = AssertUnwindSafe(self.run(invocation, exchange, &live, permit)).catch_unwind();
         let result = match run.await {
             Ok(result) => result,
             Err(panic) => Err(InvokeError::Panicked(message(&*panic))),
@@ -381,7 +392,13 @@ impl Shared {
         self.journal.record(live);
     }
 
-    async fn run(&self, invocation: Invocation, live: &Live, permit: Permit) -> Result<String, InvokeError> {
+    async fn run(
+        &self,
+        invocation: Invocation,
+        exchange: Option<Arc<Exchange>>,
+        live: &Live,
+        permit: Permit,
+    ) -> Result<String, InvokeError> {
         let resolving = self.parts.catalog.resolve(&invocation.name, &invocation.lane, invocation.selector);
         let function = unless_cancelled(live, resolving).await??;
         check_type(&invocation, &function)?;
@@ -406,6 +423,7 @@ impl Shared {
             memory_bytes: self.limits.memory_bytes,
             result_bytes: self.limits.result_bytes,
             console: live.console.clone(),
+            exchange,
             usage: live.usage.clone(),
         };
         let mut tried = false;

@@ -26,7 +26,8 @@ use crate::{
     catalog::{Catalog, CatalogError},
     config::Limits,
     function::{
-        Digest, EntryName, ErrorCode, FunctionName, FunctionRef, FunctionType, Lane, Manifest, PushId,
+        DeclarationError, Digest, EntryName, ErrorCode, FunctionName, FunctionRef, FunctionType, Lane, Manifest,
+        PushId, Shape,
         package::{Package, PackageError},
     },
     store::{FunctionStore, StoreError},
@@ -50,7 +51,7 @@ pub struct Push {
     pub kind: FunctionType,
     /// Whether it begins a new major version.
     pub new_version: bool,
-    /// Which file runs; none: the one that is plain to see.
+    /// Which file runs; none: the one that the package says, or that is plain to see.
     pub entry: Option<EntryName>,
     /// Who pushes, where known.
     pub pushed_by: Option<String>,
@@ -151,7 +152,7 @@ impl Publisher {
             Err(_) if push.cancel.is_cancelled() => return Err(PublishError::GivenUp),
             prepared => prepared?,
         };
-        match self.place(&push, entry).await {
+        match self.place(&push, entry, prepared.artifact().shape()).await {
             Ok(function) => {
                 prepared.keep().await;
                 tracing::info!(version = %function.location, sha256 = %function.sha256, "published");
@@ -170,17 +171,26 @@ impl Publisher {
         let (name, kind, wanted) = (push.name.clone(), push.kind, push.entry.clone());
         let picked = tokio::task::spawn_blocking(move || {
             let package = Package::read(File::open(path).map_err(PackageError::Local)?, &limits)?;
-            package.pick_entry(kind, &name, wanted.as_ref())
+            let declared = package.declaration()?;
+            if kind == FunctionType::Exe && declared.shape.is_some() {
+                return Err(DeclarationError::not_for("shape", kind).into());
+            }
+            package.pick_entry(kind, &name, wanted.or(declared.entry).as_ref())
         });
         Ok(picked.await.map_err(ArtifactError::from)?.map_err(ArtifactError::from)?)
     }
 
     /// Stages and commits; where that fails, what is staged is removed.
-    async fn place(&self, push: &Push, entry: EntryName) -> Result<Arc<FunctionRef>, PublishError> {
+    async fn place(
+        &self,
+        push: &Push,
+        entry: EntryName,
+        shape: Option<Shape>,
+    ) -> Result<Arc<FunctionRef>, PublishError> {
         if push.cancel.is_cancelled() {
             return Err(PublishError::GivenUp);
         }
-        let manifest = manifest(push, entry);
+        let manifest = manifest(push, entry, shape);
         let id = manifest.push_id;
         let text = serde_json::to_vec_pretty(&manifest)?;
         let placed = match self.store.stage(id, &push.package, &text).await {
@@ -195,7 +205,7 @@ impl Publisher {
     }
 }
 
-fn manifest(push: &Push, entry: EntryName) -> Manifest {
+fn manifest(push: &Push, entry: EntryName, shape: Option<Shape>) -> Manifest {
     let plain = |text: &String| text.chars().filter(|c| !c.is_control()).take(MAX_PUSHED_BY).collect();
     Manifest {
         push_id: PushId::generate(),
@@ -203,6 +213,7 @@ fn manifest(push: &Push, entry: EntryName) -> Manifest {
         lane: push.lane.clone(),
         kind: push.kind,
         entry,
+        shape,
         sha256: push.sha256,
         size: push.size,
         // As exact as the database keeps it, so that all who read it see the same.

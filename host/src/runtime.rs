@@ -19,11 +19,14 @@ use crate::{
     function::{CallerId, Failure, FailureKind, FunctionName, InvocationId, Lane, Outcome, Usage, Version},
 };
 
+mod capture;
 pub mod console;
+pub mod exchange;
 pub mod native;
 pub mod wasm;
 
 use console::Console;
+use exchange::Exchange;
 
 /// The host could not run the guest. Texts are for the log.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +37,9 @@ pub enum RuntimeError {
     /// The artifact is not as it was prepared: to be dropped and prepared again.
     #[error("the artifact is damaged: {0}")]
     Damaged(String),
+    /// The component can't be run as its package says. The text is for whoever pushed it.
+    #[error("{0}")]
+    Unsuitable(String),
     /// The kernel can't confine programs, and they must be.
     #[error("programs do not run here: {0}")]
     Unconfined(String),
@@ -71,8 +77,46 @@ pub struct Call {
     pub result_bytes: u64,
     /// Where its output goes.
     pub console: Arc<Console>,
+    /// The request that it answers, where it came as one to a component that answers those.
+    pub exchange: Option<Arc<Exchange>>,
     /// Where what it took is told, of a native program.
     pub usage: Arc<OnceLock<Usage>>,
+}
+
+/// The variable of a program's environment that names its call.
+pub const INVOCATION_VARIABLE: &str = "SHARPFAAS_INVOCATION_ID";
+
+/// The longest text that one argument of a process can hold, in bytes: `MAX_ARG_STRLEN`, 32 pages of
+/// 4 KiB, less the NUL at its end (execve(2)). Components that are commands have the same.
+const MAX_ARGUMENT_BYTES: usize = 131_071;
+
+impl Call {
+    /// The payload as the argument of a command line; `-` where it can't be one, or others might see it: then it is
+    /// on standard input alone.
+    #[must_use]
+    pub fn argument(&self) -> &str {
+        let on_input_alone =
+            self.confidential || self.payload.len() > MAX_ARGUMENT_BYTES || self.payload.contains('\0');
+        if on_input_alone { "-" } else { &self.payload }
+    }
+
+    /// What the environment of a program tells it of its call.
+    #[must_use]
+    pub fn variables(&self) -> Vec<(String, String)> {
+        let left = self.deadline.saturating_duration_since(Instant::now()).as_millis();
+        let variables = [
+            (INVOCATION_VARIABLE, self.id.to_string()),
+            ("SHARPFAAS_FUNCTION", self.name.to_string()),
+            ("SHARPFAAS_LANE", self.lane.to_string()),
+            ("SHARPFAAS_VERSION", self.version.to_string()),
+            // How many milliseconds are left when it starts.
+            ("SHARPFAAS_DEADLINE_MS", left.to_string()),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value)).into_iter();
+        // Absent where the caller said nothing.
+        let caller = self.caller_id.as_ref().map(|caller| ("SHARPFAAS_CALLER_ID".to_owned(), caller.to_string()));
+        variables.chain(caller).collect()
+    }
 }
 
 /// What an artifact holds ready to run.

@@ -137,7 +137,7 @@ async fn refusals_name_what_is_wrong() {
     assert_eq!(body["code"], "version_conflict", "{body}");
     let (_, body) = push("functionName=x&lane=dev", b"no zip".to_vec()).await;
     assert_eq!(body["code"], "invalid_package", "{body}");
-    let (_, body) = push("functionName=x&lane=dev", zipped("no-execute.wasm")).await;
+    let (_, body) = push("functionName=x&lane=dev", zipped("no-shape.wasm")).await;
     assert!(body["code"] == "invalid_package" && body["detail"].to_string().contains("execute"), "{body}");
     let (_, body) = push("functionName=x&lane=dev", zipped("imports-unknown.wasm")).await;
     assert_eq!(body["code"], "invalid_package", "{body}");

@@ -15,6 +15,7 @@ mod m0004_security;
 mod m0005_jobs;
 mod m0006_usage;
 mod m0007_history_indexes;
+mod m0008_shapes;
 
 /// All migrations, in their order.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0005_jobs::Migration),
             Box::new(m0006_usage::Migration),
             Box::new(m0007_history_indexes::Migration),
+            Box::new(m0008_shapes::Migration),
         ]
     }
 }

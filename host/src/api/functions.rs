@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::{Problem, Services, caller::Caller, error::ProblemDocument, fields::Fields};
 use crate::{
     database::FunctionSummary,
-    function::{ErrorCode, FunctionName, FunctionRef, FunctionType, Lane, Selector},
+    function::{ErrorCode, FunctionName, FunctionRef, FunctionType, Lane, Selector, Shape},
     security::Verb,
 };
 
@@ -61,6 +61,9 @@ pub struct VersionView {
     kind: FunctionType,
     /// The file that runs.
     entry: String,
+    /// How it is run, of a component.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shape: Option<Shape>,
     /// Of the package.
     sha256: String,
     /// Of the package, in bytes.
@@ -89,6 +92,7 @@ impl From<&FunctionRef> for VersionView {
             version: function.location.version.to_string(),
             kind: function.kind,
             entry: function.entry.to_string(),
+            shape: function.shape,
             sha256: function.sha256.to_string(),
             size: function.size,
             pushed_at: function.pushed_at,

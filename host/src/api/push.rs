@@ -19,7 +19,7 @@ use super::{
     fields::Fields,
 };
 use crate::{
-    function::{Digest, EntryName, ErrorCode, FunctionName, FunctionRef, FunctionType, Lane},
+    function::{Digest, EntryName, ErrorCode, FunctionName, FunctionRef, FunctionType, Lane, Shape},
     metrics,
     publish::Push,
     security::Verb,
@@ -42,6 +42,9 @@ pub struct PushResponse {
     kind: FunctionType,
     /// The file that runs.
     entry: String,
+    /// How it is run, of a component.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shape: Option<Shape>,
     /// Of the package.
     sha256: String,
     /// Of the package, in bytes.
@@ -56,6 +59,7 @@ impl From<&FunctionRef> for PushResponse {
             version: function.location.version.to_string(),
             kind: function.kind,
             entry: function.entry.to_string(),
+            shape: function.shape,
             sha256: function.sha256.to_string(),
             size: function.size,
         }

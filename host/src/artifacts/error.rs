@@ -79,7 +79,10 @@ impl From<StoreError> for ArtifactError {
 
 impl From<RuntimeError> for ArtifactError {
     fn from(error: RuntimeError) -> Self {
-        Self::Runtime(Arc::new(error))
+        match error {
+            RuntimeError::Unsuitable(why) => Self::Component(why.into()),
+            error => Self::Runtime(Arc::new(error)),
+        }
     }
 }
 

@@ -200,6 +200,7 @@ impl Bench {
             lane: Lane::parse("dev").expect("a lane"),
             kind,
             entry: EntryName::parse(entry).expect("an entry"),
+            shape: None,
             sha256,
             size,
             pushed_at: Utc::now(),
@@ -218,6 +219,7 @@ impl Bench {
         let Program::Wasm(component) = &artifact.program else { panic!("it is no component") };
         let call = Call {
             usage: Arc::default(),
+            exchange: None,
             id: InvocationId::generate(),
             caller_id: None,
             name: FunctionName::parse("f").expect("a name"),

@@ -17,7 +17,8 @@ use super::{
 use crate::{
     config::Limits,
     function::{
-        Digest, EntryName, FunctionType,
+        Declaration, Digest, EntryName, FunctionType,
+        declaration::{DECLARATION, MAX_DECLARATION_BYTES},
         package::{HEAD_BYTES, Package, PackageError, Unpacked, check_head},
     },
     store::StoreError,
@@ -106,6 +107,17 @@ pub(super) fn find(
         Err(error) if error.kind() == io::ErrorKind::NotFound && !place.exists() => Ok(None),
         Ok(Checked::Damaged(why)) => drop_damaged(&place, &why),
         Err(error) => drop_damaged(&place, &error.to_string()),
+    }
+}
+
+/// What the package whose files are there says of itself.
+pub(super) fn declaration(files: &Path) -> Result<Declaration, ArtifactError> {
+    let mut bytes = Vec::new();
+    let read = |file: File, bytes: &mut Vec<u8>| file.take(MAX_DECLARATION_BYTES as u64 + 1).read_to_end(bytes);
+    match open_plain(&files.join(DECLARATION)).and_then(|file| read(file, &mut bytes)) {
+        Ok(_) => Ok(Declaration::parse(&bytes).map_err(PackageError::from)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Declaration::default()),
+        Err(error) => Err(PackageError::Local(error).into()),
     }
 }
 

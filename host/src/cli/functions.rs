@@ -62,6 +62,7 @@ struct Version {
     #[serde(rename = "type")]
     kind: String,
     entry: String,
+    shape: Option<String>,
     sha256: String,
     size: u64,
     pushed_at: DateTime<Utc>,
@@ -123,7 +124,7 @@ async fn versions(
     if json && lane.is_none() {
         return terminal.print(&text);
     }
-    let mut rows = vec![heading(&["LANE", "VERSION", "SIZE", "PUSHED", "BY", "ENTRY", "SHA256"])];
+    let mut rows = vec![heading(&["LANE", "VERSION", "SIZE", "PUSHED", "BY", "ENTRY", "SHAPE", "SHA256"])];
     let mut shown = Vec::new();
     for raw in &function.versions {
         let version: Version = client.read(raw.get())?;
@@ -138,6 +139,7 @@ async fn versions(
             terminal::time(version.pushed_at),
             version.pushed_by.unwrap_or_else(|| "-".into()),
             version.entry,
+            version.shape.unwrap_or_else(|| "-".into()),
             version.sha256.chars().take(SHOWN_DIGEST).collect(),
         ]);
     }
@@ -171,6 +173,7 @@ async fn one(
         row("version", version.version),
         row("type", version.kind),
         row("entry", version.entry),
+        row("shape", version.shape.unwrap_or_else(|| "-".into())),
         row("size", format!("{} ({} bytes)", terminal::size(version.size), version.size)),
         row("sha256", version.sha256),
         row("pushed", terminal::time(version.pushed_at)),

@@ -63,6 +63,7 @@ struct Published {
     version: String,
     #[serde(rename = "type")]
     kind: String,
+    shape: Option<String>,
     sha256: String,
     size: u64,
 }
@@ -117,7 +118,8 @@ pub async fn push(args: PushArgs, terminal: &mut Terminal) -> Result<(), Failure
     if args.client.json {
         return terminal.print(&text);
     }
-    let Published { function_name, lane, version, kind, sha256, size } = published;
+    let Published { function_name, lane, version, kind, shape, sha256, size } = published;
+    let kind = shape.map_or(kind.clone(), |shape| format!("{kind}, {shape}"));
     let size = terminal::size(size);
     terminal.print(&format!("{function_name} {version} in {lane} ({kind}, {size}, sha256 {sha256})"))
 }

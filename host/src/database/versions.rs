@@ -16,9 +16,12 @@ use super::{
     entities::{function, version},
     micros, signed, time, unsigned,
 };
-use crate::function::{Digest, EntryName, FunctionName, FunctionRef, FunctionType, Lane, Location, PushId, Version};
+use crate::function::{
+    Digest, EntryName, FunctionName, FunctionRef, FunctionType, Lane, Location, PushId, Shape, Version,
+    reference::shape_of,
+};
 
-/// How many rows go into one statement: 11 values each, below SQLite's 32,766 and PostgreSQL's 65,535.
+/// How many rows go into one statement: 12 values each, below SQLite's 32,766 and PostgreSQL's 65,535.
 const CHUNK: usize = 500;
 
 /// A function and where it is.
@@ -96,6 +99,7 @@ impl Database {
             version::Column::PushId,
             version::Column::PushedAt,
             version::Column::PushedBy,
+            version::Column::Shape,
         ];
         let replace_another_push = OnConflict::columns(key)
             .update_columns(values)
@@ -294,17 +298,21 @@ fn to_row(it: &FunctionRef) -> version::ActiveModel {
         pushed_at: Set(micros(it.pushed_at)),
         // PostgreSQL's text holds no U+0000.
         pushed_by: Set(it.pushed_by.as_ref().map(|who| who.replace('\0', "\u{fffd}"))),
+        shape: Set(it.shape.map(|shape| shape.as_str().into())),
     }
 }
 
 fn from_row(row: version::Model) -> Result<FunctionRef, DbErr> {
+    let kind = parse::<FunctionType>("type", &row.kind)?;
+    let shape = row.shape.map(|shape| Shape::from_name(&shape).ok_or_else(|| damaged("shape", &shape))).transpose()?;
     Ok(FunctionRef {
         location: Location {
             lane: parse("lane", &row.lane)?,
             version: Version { major: unsigned("major", row.major)?, minor: unsigned("minor", row.minor)? },
             name: parse("name", &row.function_name)?,
         },
-        kind: parse::<FunctionType>("type", &row.kind)?,
+        kind,
+        shape: shape_of(kind, shape),
         entry: parse::<EntryName>("entry", &row.entry)?,
         sha256: parse::<Digest>("digest", &row.sha256)?,
         size: unsigned("size", row.size)?,

@@ -25,7 +25,10 @@ pub use entry::{HEAD_BYTES, check_head};
 pub use error::{EntryRule, PackageError};
 pub use unpack::Unpacked;
 
-use super::EntryName;
+use super::{
+    Declaration, EntryName,
+    declaration::{DECLARATION, MAX_DECLARATION_BYTES},
+};
 use crate::config::Limits;
 
 /// A zip whose structure was found sound.
@@ -106,6 +109,17 @@ impl Package {
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// What it says of itself, in its `sharpfaas.toml`.
+    ///
+    /// # Errors
+    /// When that is not valid.
+    pub fn declaration(&self) -> Result<Declaration, PackageError> {
+        match self.files().find(|entry| entry.name.as_str() == DECLARATION) {
+            Some(entry) => Ok(Declaration::parse(&self.head(entry, MAX_DECLARATION_BYTES + 1)?)?),
+            None => Ok(Declaration::default()),
+        }
     }
 
     /// The file of that name.

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{EntryName, FunctionName, FunctionType, Lane, Manifest, PushId, Version};
+use super::{EntryName, FunctionName, FunctionType, Lane, Manifest, PushId, Shape, Version};
 
 /// The place of one version in the store: `<lane>/<major.minor>/<function>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -111,6 +111,8 @@ pub struct FunctionRef {
     pub kind: FunctionType,
     /// The file in the package that runs when the call picks no other.
     pub entry: EntryName,
+    /// How that is run, of a component.
+    pub shape: Option<Shape>,
     /// Of `package.zip`.
     pub sha256: Digest,
     /// Of `package.zip`, in bytes.
@@ -130,6 +132,7 @@ impl FunctionRef {
         Self {
             location: Location { lane: manifest.lane, version, name: manifest.name },
             kind: manifest.kind,
+            shape: shape_of(manifest.kind, manifest.shape),
             entry: manifest.entry,
             sha256: manifest.sha256,
             size: manifest.size,
@@ -137,5 +140,15 @@ impl FunctionRef {
             pushed_at: manifest.pushed_at,
             pushed_by: manifest.pushed_by,
         }
+    }
+}
+
+/// The shape of a version, of which its manifest or row says `told`: components of before there were several are
+/// `execute`.
+#[must_use]
+pub fn shape_of(kind: FunctionType, told: Option<Shape>) -> Option<Shape> {
+    match kind {
+        FunctionType::Dll => Some(told.unwrap_or(Shape::Execute)),
+        FunctionType::Exe => None,
     }
 }

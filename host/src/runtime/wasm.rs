@@ -14,7 +14,6 @@ use std::{
     fs::File,
     hash::{Hash, Hasher},
     os::fd::AsRawFd,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -25,16 +24,22 @@ use std::{
 
 use wasmtime::{
     Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Store, Trap,
-    component::{Linker, types::ComponentItem},
+    component::{InstancePre, Linker},
 };
+use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::{Call, RuntimeError};
-use crate::function::{Failure, FailureKind, Outcome};
+use crate::function::{Failure, FailureKind, Outcome, Shape};
 
+mod command;
+mod compile;
 mod console;
 mod guest;
+mod http;
 
 use bindings::FunctionPre;
+pub use compile::{CompileError, compile};
 use guest::Guest;
 
 mod bindings {
@@ -60,20 +65,6 @@ const MAX_TABLE_ELEMENTS: usize = 100_000;
 /// How much of a guest's memory is wiped by hand rather than given back to the kernel after a call, in
 /// bytes: about what a small guest touches.
 const KEEP_RESIDENT: usize = 256 * 1024;
-
-/// Why a component was refused. Texts are for whoever pushed it, but for `Host`.
-#[derive(Debug, thiserror::Error)]
-pub enum CompileError {
-    /// It is no valid component.
-    #[error("the file is not a valid component: {0}")]
-    Invalid(String),
-    /// It is valid, but can't run here: it lacks the export, or imports what the host does not have.
-    #[error("the component cannot run here: {0}")]
-    Unsuitable(String),
-    /// The compiler or its files failed.
-    #[error("the compiler failed: {0}")]
-    Host(String),
-}
 
 /// The settings that machine code depends on, the same in the server and in the compiling child.
 fn settings() -> Config {
@@ -111,12 +102,39 @@ pub struct Engine {
 
 /// A component, compiled and linked, ready for any number of calls.
 pub struct Component {
-    function: FunctionPre<Guest>,
+    ready: Ready,
     /// Whether its last call took longer than a tick.
     is_long: AtomicBool,
 }
 
+/// What is called of it.
+enum Ready {
+    Execute(FunctionPre<Guest>),
+    Http(ProxyPre<Guest>),
+    Command(CommandPre<Guest>),
+}
+
+impl Ready {
+    fn new(linked: InstancePre<Guest>, shape: Shape) -> wasmtime::Result<Self> {
+        Ok(match shape {
+            Shape::Execute => Self::Execute(FunctionPre::new(linked)?),
+            Shape::Http => Self::Http(ProxyPre::new(linked)?),
+            Shape::Command => Self::Command(CommandPre::new(linked)?),
+        })
+    }
+}
+
 impl Component {
+    /// How it is run.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        match &self.ready {
+            Ready::Execute(_) => Shape::Execute,
+            Ready::Http(_) => Shape::Http,
+            Ready::Command(_) => Shape::Command,
+        }
+    }
+
     /// Whether its last call took longer than a [`TICK`], as the next one will then.
     #[must_use]
     pub fn is_long(&self) -> bool {
@@ -169,20 +187,30 @@ impl Engine {
         &self.compatibility
     }
 
-    /// Maps machine code that [`compile`] made and links it. The caller answers for where the file comes
-    /// from: what is in it will run.
+    /// Maps machine code that [`compile`] made and links it, to be run as `wanted`, or as its first choice. The caller
+    /// answers for where the file comes from: what is in it will run.
     ///
     /// # Errors
-    /// [`RuntimeError::Damaged`] when it is not this engine's machine code, or not that of a function.
-    pub fn load(&self, code: File) -> Result<Component, RuntimeError> {
+    /// [`RuntimeError::Damaged`] when it is not this engine's machine code, or not that of a function;
+    /// [`RuntimeError::Unsuitable`] when it can't be run as what is wanted.
+    pub fn load(&self, code: File, wanted: Option<Shape>) -> Result<Component, RuntimeError> {
         let damaged = |error: wasmtime::Error| RuntimeError::Damaged(format!("{error:#}"));
         let path = format!("/proc/self/fd/{}", code.as_raw_fd());
         // SAFETY: the caller verified that this very file holds what `compile` wrote, and it lies in a
         // folder that only this server writes.
         let component = unsafe { wasmtime::component::Component::deserialize_file(&self.engine, path) };
         let component = component.map_err(damaged)?;
+        let shapes = compile::shapes(&component);
+        let Some(shape) = shapes.iter().copied().find(|shape| wanted.is_none_or(|wanted| *shape == wanted)) else {
+            let Some(wanted) = wanted else { return Err(RuntimeError::Damaged("it exports no function".into())) };
+            let names: Vec<_> = shapes.iter().map(|shape| shape.as_str()).collect();
+            return Err(RuntimeError::Unsuitable(format!(
+                "the package says that its shape is '{wanted}', and its component can be run as '{}'",
+                names.join("', '")
+            )));
+        };
         let linked = self.linker.instantiate_pre(&component).map_err(damaged)?;
-        Ok(Component { function: FunctionPre::new(linked).map_err(damaged)?, is_long: AtomicBool::new(false) })
+        Ok(Component { ready: Ready::new(linked, shape).map_err(damaged)?, is_long: AtomicBool::new(false) })
     }
 
     /// Runs one call to its end. Dropped midway, the guest ends with it: whoever polls this sees to deadline
@@ -199,12 +227,19 @@ impl Engine {
         // What the guest may have the host copy in one host call, beside what its own result may take.
         store.set_hostcall_fuel(usize_of(call.memory_bytes));
         store.set_max_component_handles(guest::MAX_HANDLES);
-        run(component, call, &mut store).await.or_else(|error| failure(&error, &store))
+        match &component.ready {
+            Ready::Execute(function) => {
+                run(function, call, &mut store).await.or_else(|error| failure(&error, store.data()))
+            }
+            // Apart, so that the others need no room for them.
+            Ready::Http(handler) => Box::pin(http::run(handler, call, store)).await,
+            Ready::Command(command) => Box::pin(command::run(command, call, store)).await,
+        }
     }
 }
 
-async fn run(component: &Component, call: &Call, store: &mut Store<Guest>) -> Result<Outcome, wasmtime::Error> {
-    let function = component.function.instantiate_async(&mut *store).await?;
+async fn run(function: &FunctionPre<Guest>, call: &Call, store: &mut Store<Guest>) -> Result<Outcome, wasmtime::Error> {
+    let function = function.instantiate_async(&mut *store).await?;
     // Not borrowed from the guest's memory, which the guest frees before this comes back. The copy is bounded
     // by the fuel for host calls.
     let result = function.call_execute(&mut *store, &call.payload).await?;
@@ -225,11 +260,9 @@ fn cut(text: &str, limit: usize) -> &str {
 }
 
 /// Whose fault an error is, and which.
-fn failure(error: &wasmtime::Error, store: &Store<Guest>) -> Result<Outcome, RuntimeError> {
-    if store.data().limits.memory_refused() {
-        let limit = store.data().limits.memory_bytes() / (1024 * 1024);
-        let detail = format!("the function wanted more memory than the {limit} MiB it may have");
-        return Ok(Err(Failure::new(FailureKind::MemoryExceeded, detail)));
+fn failure(error: &wasmtime::Error, guest: &Guest) -> Result<Outcome, RuntimeError> {
+    if let Some(starved) = guest.limits.starved() {
+        return Ok(Err(starved));
     }
     if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
         let detail = format!("the function exited with code {} before it gave a result", exit.0);
@@ -274,11 +307,12 @@ fn pool(sizes: Sizes) -> PoolingAllocationConfig {
     pool
 }
 
-/// What the host offers: the function's own context, and WASI 0.2 whole, though without a grant its
+/// What the host offers: the function's own context, and WASI 0.2 with HTTP whole, though without a grant its
 /// files, sockets and environment are empty.
 fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     guest::add_to_linker(&mut linker)?;
     Ok(linker)
 }
@@ -289,57 +323,6 @@ fn compatibility(engine: &wasmtime::Engine) -> String {
     // Two builds of the server may differ in what they link, too.
     env!("CARGO_PKG_VERSION").hash(&mut hasher);
     format!("{:016x}", hasher.finish())
-}
-
-/// Compiles the component in the file `input` into machine code in the new file `output`, and checks
-/// that it can run: that it exports `execute`, and imports nothing that the host does not have.
-///
-/// Hostile components can make the compiler take long and much memory, so this belongs into a child
-/// process with limits.
-///
-/// # Errors
-/// When the component is not valid, can't run here, or the files can't be read or written.
-pub fn compile(input: &Path, output: &Path) -> Result<(), CompileError> {
-    let failed = |error: wasmtime::Error| CompileError::Host(format!("{error:#}"));
-    let engine = wasmtime::Engine::new(&settings()).map_err(failed)?;
-    let bytes = std::fs::read(input).map_err(|error| CompileError::Host(format!("cannot read it: {error}")))?;
-    let component = wasmtime::component::Component::from_binary(&engine, &bytes)
-        .map_err(|error| CompileError::Invalid(format!("{error:#}")))?;
-    check_execute(&engine, &component)?;
-    linker(&engine)
-        .map_err(failed)?
-        .instantiate_pre(&component)
-        .map_err(|error| CompileError::Unsuitable(format!("{error:#}")))?;
-    let code = component.serialize().map_err(failed)?;
-    std::fs::write(output, code).map_err(|error| CompileError::Host(format!("cannot write it: {error}")))
-}
-
-fn check_execute(engine: &wasmtime::Engine, component: &wasmtime::component::Component) -> Result<(), CompileError> {
-    const SHAPE: &str = "execute: func(payload: string) -> result<string, string>";
-    let mut exports = Vec::new();
-    for (name, export) in component.component_type().exports(engine) {
-        if name != EXECUTE {
-            exports.push(name.to_owned());
-            continue;
-        }
-        let ComponentItem::ComponentFunc(function) = export.ty else {
-            return Err(CompileError::Unsuitable(format!("its export 'execute' is no function; it must be '{SHAPE}'")));
-        };
-        let string = |ty: &wasmtime::component::Type| matches!(ty, wasmtime::component::Type::String);
-        let takes: Vec<_> = function.params().map(|(_, ty)| ty).collect();
-        let gives: Vec<_> = function.results().collect();
-        let right = matches!(takes.as_slice(), [payload] if string(payload))
-            && matches!(gives.as_slice(), [wasmtime::component::Type::Result(result)]
-                if result.ok().as_ref().is_some_and(string) && result.err().as_ref().is_some_and(string))
-            && !function.async_();
-        return if right {
-            Ok(())
-        } else {
-            Err(CompileError::Unsuitable(format!("its export 'execute' has another type; it must be '{SHAPE}'")))
-        };
-    }
-    let what = if exports.is_empty() { "nothing".to_owned() } else { format!("'{}'", exports.join("', '")) };
-    Err(CompileError::Unsuitable(format!("it must export '{SHAPE}', and exports {what}")))
 }
 
 /// The thread that moves an engine's epoch on; ends with its owner.

@@ -9,7 +9,7 @@ use sharpfaas_host::{
     database::{Database, InvocationRow},
     function::{
         CallerId, Digest, FunctionName, FunctionRef, FunctionType, InvocationId, Lane, Location, OutputLine, PushId,
-        Selector, Status, Stream, TokenName, Usage, Version,
+        Selector, Shape, Status, Stream, TokenName, Usage, Version,
     },
 };
 
@@ -78,6 +78,7 @@ pub fn pushed(function: &str, to: &str, major: u32, minor: u32) -> FunctionRef {
         location: Location { lane: lane(to), version: version(major, minor), name: name(function) },
         kind: FunctionType::Dll,
         entry: "function.wasm".parse().expect("an entry"),
+        shape: Some(Shape::Http),
         sha256: Digest::of(format!("{function} {to} {major}.{minor}").as_bytes()),
         size: 12_345_678_901,
         push_id: PushId::generate(),

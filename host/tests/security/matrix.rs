@@ -61,6 +61,7 @@ fn rows(call: &str, job: &str) -> Vec<Row> {
         row(post.clone(), "/api/function/runfunction", Some("run"), [200, 403, 403])
             .asked(format!("/api/function/runfunction{run}")),
         row(post.clone(), "/api/runfunction", Some("run"), [200, 403, 403]).asked(format!("/api/runfunction{run}")),
+        row(post.clone(), "/fn/{lane}/{function}", Some("run"), [200, 403, 403]).asked("/fn/dev/echo"),
         row(get.clone(), "/api/functions", Some("read"), [200, 200, 403]).silent(),
         row(get.clone(), "/api/functions/{name}", Some("read"), [200, 404, 403]).asked("/api/functions/echo"),
         row(get.clone(), "/api/functions/{name}/{lane}/{version}", Some("read"), [200, 403, 403])

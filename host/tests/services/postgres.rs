@@ -203,6 +203,7 @@ async fn publish(store: &DirStore, function: &str, at: Version) -> FunctionRef {
         lane: it.location.lane.clone(),
         kind: it.kind,
         entry: it.entry,
+        shape: it.shape,
         sha256: it.sha256,
         size: it.size,
         pushed_at: it.pushed_at,

@@ -27,6 +27,9 @@ pub struct Model {
     pub pushed_at: i64,
     #[sea_orm(column_type = "Text", nullable)]
     pub pushed_by: Option<String>,
+    /// Of components; none where an older server wrote the row.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub shape: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]

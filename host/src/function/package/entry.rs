@@ -1,7 +1,7 @@
 //! Which file of a package runs, and whether it can.
 
 use super::{Package, PackageError};
-use crate::function::{EntryName, FunctionName, FunctionType};
+use crate::function::{EntryName, FunctionName, FunctionType, declaration::DECLARATION};
 
 /// How many of a file's first bytes tell whether it can run.
 pub const HEAD_BYTES: usize = 256;
@@ -51,7 +51,7 @@ impl Package {
             .or_else(|| self.named(&format!("{built}.wasm")))
             .or_else(|| self.named("function.wasm"))
             .or_else(|| self.named("main.wasm"))
-            .or_else(|| only(self.files()))
+            .or_else(|| only(self.own()))
     }
 
     fn plain_program(&self, function: &FunctionName) -> Option<&super::Entry> {
@@ -59,7 +59,12 @@ impl Package {
             .into_iter()
             .find_map(|name| self.named(name))
             .or_else(|| only(self.files().filter(|entry| entry.executable)))
-            .or_else(|| only(self.files()))
+            .or_else(|| only(self.own()))
+    }
+
+    /// The files without what the package says of itself.
+    fn own(&self) -> impl Iterator<Item = &super::Entry> {
+        self.files().filter(|entry| entry.name.as_str() != DECLARATION)
     }
 
     /// The file of that name, in whatever folder, if there is only one.
@@ -116,14 +121,11 @@ pub fn check_head(kind: FunctionType, entry: &EntryName, head: &[u8]) -> Result<
 }
 
 fn unfit_component(head: &[u8]) -> Option<String> {
-    if head.starts_with(COMPONENT) {
+    // Whether a core module is one that a component can be made of shows when that is tried.
+    if head.starts_with(COMPONENT) || head.starts_with(MODULE) {
         return None;
     }
-    Some(if head.starts_with(MODULE) {
-        "it is a core WebAssembly module, not a component: build it for the target wasm32-wasip2, or make it one with \
-         'wasm-tools component new'"
-            .into()
-    } else if head.starts_with(b"\0asm") {
+    Some(if head.starts_with(b"\0asm") {
         "it is WebAssembly of a version this server does not know: it must be a component".into()
     } else {
         let hint = if runs_natively(head) { ", which runs as type 'exe'" } else { "" };

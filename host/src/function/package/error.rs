@@ -1,6 +1,6 @@
 //! Why a package was refused, in words for whoever pushed it.
 
-use crate::function::{EntryName, FunctionType};
+use crate::function::{DeclarationError, EntryName, FunctionType};
 
 /// Why a package was refused. Every text but that of [`PackageError::Local`]'s source may be shown to
 /// whoever pushed it.
@@ -54,6 +54,9 @@ pub enum PackageError {
         /// What it is instead, and what would be right.
         reason: String,
     },
+    /// What it says of itself is wrong.
+    #[error(transparent)]
+    Declaration(#[from] DeclarationError),
     /// A file of the server's can't be read or written: not the package's fault.
     #[error("the server could not read or write the package's files")]
     Local(#[source] std::io::Error),
@@ -156,6 +159,7 @@ impl PackageError {
             | Self::EntryMissing { .. }
             | Self::EntryUnclear { .. }
             | Self::EntryUnfit { .. }
+            | Self::Declaration(_)
             | Self::Local(_) => false,
         }
     }

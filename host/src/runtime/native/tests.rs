@@ -73,6 +73,7 @@ fn pids(call: &Call) -> Vec<Pid> {
 fn call(payload: &str) -> Call {
     Call {
         usage: Arc::default(),
+        exchange: None,
         id: InvocationId::generate(),
         caller_id: None,
         name: FunctionName::parse("example").expect("a name"),

@@ -13,7 +13,10 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamResult},
 };
 
-use crate::{function::Stream, runtime::console::Console};
+use crate::{
+    function::Stream,
+    runtime::{capture::Capture, console::Console},
+};
 
 /// How much a guest may write in one host call, in bytes.
 const PERMIT: usize = 64 * 1024;
@@ -23,6 +26,17 @@ const PERMIT: usize = 64 * 1024;
 pub(super) struct Printer {
     pub(super) console: Arc<Console>,
     pub(super) stream: Stream,
+    /// Where it is kept beside the console, of a command.
+    pub(super) capture: Option<Arc<Capture>>,
+}
+
+impl Printer {
+    fn print(&self, bytes: &[u8]) {
+        self.console.write(self.stream, bytes);
+        if let Some(capture) = &self.capture {
+            capture.take(self.stream, bytes);
+        }
+    }
 }
 
 impl IsTerminal for Printer {
@@ -43,7 +57,7 @@ impl StdoutStream for Printer {
 
 impl OutputStream for Printer {
     fn write(&mut self, bytes: bytes::Bytes) -> StreamResult<()> {
-        self.console.write(self.stream, &bytes);
+        self.print(&bytes);
         Ok(())
     }
 
@@ -63,7 +77,7 @@ impl Pollable for Printer {
 
 impl AsyncWrite for Printer {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        self.console.write(self.stream, bytes);
+        self.print(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 

@@ -6,7 +6,8 @@ use wasmtime::{
     ResourceLimiter, StoreContextMut,
     component::{HasSelf, Linker, ResourceTable, WasmList},
 };
-use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, p2::pipe::MemoryInputPipe};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::{
     MAX_TABLE_ELEMENTS,
@@ -15,9 +16,13 @@ use super::{
         invocation::{self, Context},
     },
     console::Printer,
+    http::Outgoing,
     usize_of,
 };
-use crate::{function::Stream, runtime::Call};
+use crate::{
+    function::{Failure, FailureKind, Stream},
+    runtime::{Call, capture::Capture},
+};
 
 /// How many core instances one component may be made of.
 pub(super) const MAX_INSTANCES: u32 = 64;
@@ -40,7 +45,16 @@ pub(super) struct Guest {
     wasi: Option<WasiCtx>,
     resources: ResourceTable,
     pub(super) limits: Limiter,
+    /// Made when it first asks for HTTP.
+    http: Option<Box<Http>>,
     call: Arc<Call>,
+}
+
+/// What it has of HTTP.
+#[derive(Default)]
+struct Http {
+    context: WasiHttpCtx,
+    hooks: Outgoing,
 }
 
 impl Guest {
@@ -51,27 +65,45 @@ impl Guest {
             wasi: None,
             resources,
             limits: Limiter { memory_bytes: usize_of(call.memory_bytes), taken: 0, refused: false },
+            http: None,
             call: call.clone(),
         }
+    }
+
+    /// Gives it the arguments, environment and standard input of a command line, whose output is kept.
+    pub(super) fn be_command(&mut self, capture: &Arc<Capture>) {
+        let call = &self.call;
+        let mut wasi = wasi(call, Some(capture));
+        wasi.args(&[call.name.as_str(), call.argument()])
+            .envs(&call.variables())
+            .stdin(MemoryInputPipe::new(call.payload.clone()));
+        self.wasi = Some(wasi.build());
     }
 }
 
 /// WASI without files, sockets, environment and arguments.
-fn wasi(call: &Call) -> WasiCtx {
-    let printer = |stream| Printer { console: call.console.clone(), stream };
-    WasiCtxBuilder::new()
-        .stdout(printer(Stream::Stdout))
+fn wasi(call: &Call, capture: Option<&Arc<Capture>>) -> WasiCtxBuilder {
+    let printer = |stream| Printer { console: call.console.clone(), stream, capture: capture.cloned() };
+    let mut wasi = WasiCtxBuilder::new();
+    wasi.stdout(printer(Stream::Stdout))
         .stderr(printer(Stream::Stderr))
         .max_random_size(MAX_RANDOM)
         .allow_tcp(false)
         .allow_udp(false)
-        .allow_ip_name_lookup(false)
-        .build()
+        .allow_ip_name_lookup(false);
+    wasi
 }
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: self.wasi.get_or_insert_with(|| wasi(&self.call)), table: &mut self.resources }
+        WasiCtxView { ctx: self.wasi.get_or_insert_with(|| wasi(&self.call, None).build()), table: &mut self.resources }
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        let http = self.http.get_or_insert_default();
+        WasiHttpCtxView { ctx: &mut http.context, table: &mut self.resources, hooks: &mut http.hooks }
     }
 }
 
@@ -115,13 +147,11 @@ pub(super) struct Limiter {
 }
 
 impl Limiter {
-    /// Whether the guest was refused memory at any time.
-    pub(super) fn memory_refused(&self) -> bool {
-        self.refused
-    }
-
-    pub(super) fn memory_bytes(&self) -> usize {
-        self.memory_bytes
+    /// The failure of a guest that was refused memory at any time: whatever it ended with, that is why.
+    pub(super) fn starved(&self) -> Option<Failure> {
+        let limit = self.memory_bytes / (1024 * 1024);
+        let detail = || format!("the function wanted more memory than the {limit} MiB it may have");
+        self.refused.then(|| Failure::new(FailureKind::MemoryExceeded, detail()))
     }
 }
 

@@ -1,0 +1,126 @@
+//! Compiling components, and finding out what they are.
+
+use std::{borrow::Cow, path::Path};
+
+use wasi_preview1_component_adapter_provider::{
+    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME as PREVIEW1, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER as COMMAND_ADAPTER,
+};
+use wasmtime::component::{Component, Type, types::ComponentItem};
+use wit_component::ComponentEncoder;
+
+use super::{EXECUTE, Ready, linker, settings};
+use crate::function::Shape;
+
+/// The first bytes of a core module.
+const MODULE: &[u8] = b"\0asm\x01\0\0\0";
+/// What `execute` must be.
+const EXECUTE_TYPE: &str = "execute: func(payload: string) -> result<string, string>";
+
+/// Why a component was refused. Texts are for whoever pushed it, but for `Host`.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// It is no valid component.
+    #[error("the file is not a valid component: {0}")]
+    Invalid(String),
+    /// It is valid, but can't run here: it lacks the export, or imports what the host does not have.
+    #[error("the component cannot run here: {0}")]
+    Unsuitable(String),
+    /// The compiler or its files failed.
+    #[error("the compiler failed: {0}")]
+    Host(String),
+}
+
+/// Compiles the component in the file `input` into machine code in the new file `output`, and checks
+/// that it can run: that it exports what one of the shapes needs, and imports nothing that the host does not have.
+/// Of a core module of WASI preview 1 a component is made first.
+///
+/// Hostile components can make the compiler take long and much memory, so this belongs into a child
+/// process with limits.
+///
+/// # Errors
+/// When the component is not valid, can't run here, or the files can't be read or written.
+pub fn compile(input: &Path, output: &Path) -> Result<(), CompileError> {
+    let failed = |error: wasmtime::Error| CompileError::Host(format!("{error:#}"));
+    let unsuitable = |error: wasmtime::Error| CompileError::Unsuitable(format!("{error:#}"));
+    let engine = wasmtime::Engine::new(&settings()).map_err(failed)?;
+    let bytes = std::fs::read(input).map_err(|error| CompileError::Host(format!("cannot read it: {error}")))?;
+    let bytes = if bytes.starts_with(MODULE) { adapted(&bytes)?.into() } else { Cow::Borrowed(&*bytes) };
+    let component =
+        Component::from_binary(&engine, &bytes).map_err(|error| CompileError::Invalid(format!("{error:#}")))?;
+    check_execute(&engine, &component)?;
+    let shapes = shapes(&component);
+    if shapes.is_empty() {
+        return Err(CompileError::Unsuitable(shapeless(&engine, &component)));
+    }
+    let linked = linker(&engine).map_err(failed)?.instantiate_pre(&component).map_err(unsuitable)?;
+    for shape in shapes {
+        Ready::new(linked.clone(), shape).map_err(|error| {
+            CompileError::Unsuitable(format!("its export for the shape '{shape}' has another type: {error:#}"))
+        })?;
+    }
+    let code = component.serialize().map_err(failed)?;
+    std::fs::write(output, code).map_err(|error| CompileError::Host(format!("cannot write it: {error}")))
+}
+
+/// What a component can be run as, the first choice first.
+pub(super) fn shapes(component: &Component) -> Vec<Shape> {
+    Shape::ALL.into_iter().filter(|shape| component.get_export_index(None, export(*shape)).is_some()).collect()
+}
+
+/// The export that a shape is known by. Minor versions are found alike.
+fn export(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Execute => EXECUTE,
+        Shape::Http => "wasi:http/incoming-handler@0.2.0",
+        Shape::Command => "wasi:cli/run@0.2.0",
+    }
+}
+
+/// A component made of a core module that is a command line of WASI preview 1.
+fn adapted(module: &[u8]) -> Result<Vec<u8>, CompileError> {
+    let refused = |error: &dyn std::fmt::Display| {
+        CompileError::Unsuitable(format!(
+            "it is a core WebAssembly module, of which a component can be made only where it is a command line of WASI \
+             preview 1 with an export '_start': {error}; build it for the target wasm32-wasip2, or make it a component \
+             with 'wasm-tools component new'"
+        ))
+    };
+    let encoded = ComponentEncoder::default()
+        .module(module)
+        .and_then(|encoder| encoder.adapter(PREVIEW1, COMMAND_ADAPTER))
+        .and_then(|encoder| encoder.validate(true).encode());
+    encoded.map_err(|error| refused(&format!("{error:#}")))
+}
+
+fn shapeless(engine: &wasmtime::Engine, component: &Component) -> String {
+    let exports: Vec<_> = component.component_type().exports(engine).map(|(name, _)| name.to_owned()).collect();
+    let what = if exports.is_empty() { "nothing".to_owned() } else { format!("'{}'", exports.join("', '")) };
+    format!(
+        "it must export '{EXECUTE_TYPE}', '{}' or '{}', and exports {what}",
+        export(Shape::Http),
+        export(Shape::Command)
+    )
+}
+
+/// That an export of that name is what it must be: the error of the bindings would not say what that is.
+fn check_execute(engine: &wasmtime::Engine, component: &Component) -> Result<(), CompileError> {
+    let ty = component.component_type();
+    let Some(export) = ty.get_export(engine, EXECUTE) else { return Ok(()) };
+    let ComponentItem::ComponentFunc(function) = export.ty else {
+        return Err(CompileError::Unsuitable(format!(
+            "its export 'execute' is no function; it must be '{EXECUTE_TYPE}'"
+        )));
+    };
+    let string = |ty: &Type| matches!(ty, Type::String);
+    let takes: Vec<_> = function.params().map(|(_, ty)| ty).collect();
+    let gives: Vec<_> = function.results().collect();
+    let right = matches!(takes.as_slice(), [payload] if string(payload))
+        && matches!(gives.as_slice(), [Type::Result(result)]
+            if result.ok().as_ref().is_some_and(string) && result.err().as_ref().is_some_and(string))
+        && !function.async_();
+    if right {
+        Ok(())
+    } else {
+        Err(CompileError::Unsuitable(format!("its export 'execute' has another type; it must be '{EXECUTE_TYPE}'")))
+    }
+}

@@ -1,0 +1,209 @@
+//! Components that answer HTTP requests (`wasi:http/incoming-handler`).
+//!
+//! Called with a payload, one gets it as the body of a POST to `/`, and the body of its answer is the result. Called
+//! with an [`Exchange`] it gets that request, and its answer goes there as it comes; the result is the status alone.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use tokio::sync::oneshot;
+use wasmtime::Store;
+use wasmtime_wasi_http::{
+    Error, RequestOptions, WasiBody, WasiHttpHooks, WasiHttpView,
+    p2::{
+        bindings::{
+            ProxyPre,
+            http::types::{ErrorCode, Scheme},
+        },
+        body::HyperOutgoingBody,
+    },
+};
+
+use super::{Guest, MAX_ERROR, cut, failure, usize_of};
+use crate::{
+    function::{Failure, FailureKind, Outcome},
+    runtime::{
+        Call, RuntimeError,
+        exchange::{self, Asked, BrokenOff, End, Exchange},
+    },
+};
+
+/// The name that a function is asked under which no request came for.
+const HOST: &str = "localhost";
+
+/// What is said of a handler that ends without a word.
+const NO_ANSWER: &str = "the function ended without an answer";
+
+type Given = Result<Response<HyperOutgoingBody>, ErrorCode>;
+
+/// Runs one call to its end.
+pub(super) async fn run(
+    handler: &ProxyPre<Guest>,
+    call: &Arc<Call>,
+    store: Store<Guest>,
+) -> Result<Outcome, RuntimeError> {
+    match &call.exchange {
+        None => with_payload(handler, call, store).await,
+        Some(exchange) => match exchange.take() {
+            Some(asked) => with_request(handler, exchange, asked, store).await,
+            None => Err(RuntimeError::Host("a request was taken twice".into())),
+        },
+    }
+}
+
+/// Runs a call that came with a request.
+async fn with_request(
+    handler: &ProxyPre<Guest>,
+    exchange: &Exchange,
+    asked: Asked,
+    mut store: Store<Guest>,
+) -> Result<Outcome, RuntimeError> {
+    let Asked { request, secure } = asked;
+    let request = request.map(|body| body.map_err(|BrokenOff| Error::ConnectionTerminated));
+    let scheme = if secure { Scheme::Https } else { Scheme::Http };
+    let (answer, given) = oneshot::channel();
+    let handling = async move {
+        // Dropped before the store is, with which bodies that are not whole just end.
+        let end = Gone(exchange.end());
+        let handled = handle(handler, scheme, request, answer, &mut store).await;
+        if handled.is_ok() {
+            end.0.is_whole();
+        }
+        handled.map_or_else(|error| failure(&error, store.data()).map(Outcome::err), |()| Ok(None))
+    };
+    let answering = async {
+        let response = match given.await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(answered_with(&error)),
+            Err(_) => return Err(NO_ANSWER.to_owned()),
+        };
+        let status = response.status();
+        if status.is_informational() {
+            return Err(format!("the function answered {status}, which is no answer"));
+        }
+        exchange.answer(response.map(|body| body.into_data_stream().map_err(|_| BrokenOff)));
+        Ok(status)
+    };
+    let (handled, answered) = tokio::join!(handling, answering);
+    Ok(match (handled?, answered) {
+        (Some(failure), _) => Err(failure),
+        (None, Ok(status)) => Ok(exchange::result(status)),
+        (None, Err(why)) => Err(Failure::new(FailureKind::Failed, why)),
+    })
+}
+
+/// Tells that the guest is gone.
+struct Gone(Arc<End>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.is_gone();
+    }
+}
+
+/// Runs a call that came with a payload.
+async fn with_payload(
+    handler: &ProxyPre<Guest>,
+    call: &Arc<Call>,
+    mut store: Store<Guest>,
+) -> Result<Outcome, RuntimeError> {
+    let body = Full::new(Bytes::from(call.payload.clone())).map_err(|never| match never {});
+    let request = Request::post("/")
+        .header(header::HOST, HOST)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONTENT_LENGTH, call.payload.len())
+        .body(body)
+        .map_err(|error| RuntimeError::Host(format!("a request cannot be made: {error}")))?;
+    let (answer, given) = oneshot::channel();
+    let handling = async move {
+        let handled = handle(handler, Scheme::Http, request, answer, &mut store).await;
+        // With the store goes what the guest has not given, so that nobody waits for it any more.
+        handled.map_or_else(|error| failure(&error, store.data()).map(Outcome::err), |()| Ok(None))
+    };
+    let (handled, given) = tokio::join!(handling, collect(given, usize_of(call.result_bytes)));
+    Ok(match (handled?, given) {
+        (_, Collected::TooLarge) => {
+            let detail = format!("the answer has more than the {} bytes that a result may have", call.result_bytes);
+            Err(Failure::new(FailureKind::ResultTooLarge, detail))
+        }
+        (Some(failure), _) => Err(failure),
+        (None, Collected::Whole(status, text)) if status.is_client_error() || status.is_server_error() => {
+            let said = if text.trim().is_empty() { format!("the function answered {status}") } else { text };
+            Err(Failure::new(FailureKind::Failed, cut(&said, usize_of(call.result_bytes).min(MAX_ERROR))))
+        }
+        (None, Collected::Whole(_, text)) => Ok(text),
+        (None, Collected::Nothing(why)) => Err(Failure::new(FailureKind::Failed, why)),
+    })
+}
+
+async fn handle<B>(
+    handler: &ProxyPre<Guest>,
+    scheme: Scheme,
+    request: Request<B>,
+    answer: oneshot::Sender<Given>,
+    store: &mut Store<Guest>,
+) -> Result<(), wasmtime::Error>
+where
+    B: http_body::Body<Data = Bytes, Error = Error> + Send + 'static,
+{
+    let mut http = store.data_mut().http();
+    let request = http.new_incoming_request(scheme, request)?;
+    let answer = http.new_response_outparam(answer)?;
+    let handler = handler.instantiate_async(&mut *store).await?;
+    handler.wasi_http_incoming_handler().call_handle(&mut *store, request, answer).await
+}
+
+fn answered_with(error: &ErrorCode) -> String {
+    format!("the function answered with an error: {error}")
+}
+
+/// What came of an answer.
+enum Collected {
+    /// All of it.
+    Whole(StatusCode, String),
+    /// More than there may be.
+    TooLarge,
+    /// None, or a part; with the reason.
+    Nothing(String),
+}
+
+/// Reads an answer of at most so many bytes.
+async fn collect(given: oneshot::Receiver<Given>, limit: usize) -> Collected {
+    let (parts, mut body) = match given.await {
+        Ok(Ok(response)) => response.into_parts(),
+        Ok(Err(error)) => return Collected::Nothing(answered_with(&error)),
+        Err(_) => return Collected::Nothing(NO_ANSWER.into()),
+    };
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        match frame.map(http_body::Frame::into_data) {
+            Ok(Ok(data)) if data.len() > limit.saturating_sub(bytes.len()) => return Collected::TooLarge,
+            Ok(Ok(data)) => bytes.extend_from_slice(&data),
+            // Trailers have no place in a result.
+            Ok(Err(_)) => {}
+            Err(_) => return Collected::Nothing("the function broke its answer off".into()),
+        }
+    }
+    let text = String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+    if text.len() > limit { Collected::TooLarge } else { Collected::Whole(parts.status, text) }
+}
+
+/// Requests that the guest makes: none may.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing;
+
+type Sent = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
+
+impl WasiHttpHooks for Outgoing {
+    fn send_request(
+        &mut self,
+        _: Request<WasiBody>,
+        _: Option<RequestOptions>,
+        _: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        Box::new(async { Err(Error::HttpRequestDenied) })
+    }
+}

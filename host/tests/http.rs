@@ -1,0 +1,267 @@
+//! Functions at their routes: HTTP in, HTTP out.
+
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, stream};
+use reqwest::{Body, Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::common::server::{PATIENCE, Server};
+
+/// More than memory may grow by while it passes.
+const LARGE: u64 = 100 << 20;
+/// How much more memory than before the server may have while bodies pass through it, in bytes.
+const FLAT: u64 = 40 << 20;
+
+async fn server(config: &str) -> Server {
+    let server = Server::start(config);
+    server.push("http.wasm").await;
+    server
+}
+
+/// A request to the function's route.
+fn ask(server: &Server, method: Method, path: &str) -> reqwest::RequestBuilder {
+    server.client.request(method, server.url(&format!("/fn/dev/http{path}")))
+}
+
+async fn get(server: &Server, path: &str) -> reqwest::Response {
+    ask(server, Method::GET, path).send().await.expect("an answer")
+}
+
+/// A body of so many bytes, sent in chunks.
+fn chunked(bytes: u64) -> Body {
+    let piece = bytes::Bytes::from(vec![b'y'; 64 * 1024]);
+    let pieces = bytes.div_ceil(piece.len() as u64);
+    Body::wrap_stream(stream::iter((0..pieces).map(move |at| {
+        let left = bytes - at * piece.len() as u64;
+        Ok::<_, std::io::Error>(piece.slice(..piece.len().min(usize::try_from(left).expect("small"))))
+    })))
+}
+
+/// The newest call, once it has ended.
+async fn newest(server: &Server, status: &str) -> Value {
+    let call = server.call_when_of("http", status).await;
+    server.ended(call["invocationId"].as_str().expect("an id")).await
+}
+
+#[tokio::test]
+async fn a_request_goes_in_and_its_answer_comes_out() {
+    let server = server("").await;
+    for method in ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PURGE"] {
+        let method: Method = method.parse().expect("a method");
+        let asked = ask(&server, method.clone(), "/told?a=1&b=%20x")
+            .header("X-Own", "1")
+            .header("Authorization", "Bearer nothing")
+            .header("Keep-Alive", "5");
+        let response = asked.send().await.expect("an answer");
+        assert_eq!(
+            (response.status(), &response.headers()["content-type"]),
+            (StatusCode::OK, &"application/json".parse().expect("a header"))
+        );
+        let told: Value = response.json().await.expect("JSON");
+        assert_eq!(told["path"], "/told?a=1&b=%20x", "{told}");
+        assert!(told["method"].as_str().is_some_and(|told| told.eq_ignore_ascii_case(method.as_str())), "{told}");
+        assert_eq!(
+            (&told["scheme"], &told["authority"]),
+            (&json!("http"), &json!(server.url.trim_start_matches("http://")))
+        );
+        let header = |name: &str| {
+            let headers = told["headers"].as_array().expect("headers");
+            headers.iter().find(|pair| pair[0] == name).map(|pair| pair[1].clone())
+        };
+        assert_eq!(header("x-own"), Some(json!("1")));
+        assert_eq!((header("authorization"), header("keep-alive"), header("host")), (None, None, None), "{told}");
+        assert_eq!(header("x-forwarded-for"), Some(json!("127.0.0.1")));
+        assert_eq!(header("x-forwarded-prefix"), Some(json!("/fn/dev/http")));
+    }
+    for (path, status, said) in [
+        ("/status?204", 204, ""),
+        ("/status?418", 418, "as you wished"),
+        ("/not-allowed", 405, "my own words"),
+        ("/ask", 401, "who are you"),
+        ("/elsewhere", 404, "no such path"),
+        ("", 200, ""),
+    ] {
+        let response = get(&server, path).await;
+        assert_eq!(response.status(), status, "{path}");
+        assert_eq!(response.text().await.expect("text"), said, "{path}");
+    }
+    let response = get(&server, "/hop").await;
+    let many: Vec<_> = response.headers().get_all("x-many").iter().collect();
+    assert_eq!(many, ["1", "2"]);
+    assert_eq!(response.headers()["x-own"], "kept");
+    assert!(!response.headers().contains_key("content-type"), "{:?}", response.headers());
+}
+
+#[tokio::test]
+async fn head_is_answered_without_a_body() {
+    let server = server("").await;
+    for path in ["/head", "/large?100000"] {
+        let response = ask(&server, Method::HEAD, path).send().await.expect("an answer");
+        assert_eq!(response.status(), StatusCode::OK);
+        if path == "/head" {
+            assert_eq!(response.headers()["content-length"], "5");
+        }
+        assert!(response.bytes().await.expect("nothing").is_empty());
+    }
+    // The same connection serves on.
+    assert_eq!(get(&server, "/head").await.text().await.expect("text"), "12345");
+}
+
+#[tokio::test]
+async fn bodies_stream_both_ways_and_memory_stays_flat() {
+    let server = server("[limits]\npayload_bytes = 1000\nresult_bytes = 1000").await;
+    assert_eq!(
+        ask(&server, Method::POST, "/count")
+            .body(chunked(70_000))
+            .send()
+            .await
+            .expect("an answer")
+            .text()
+            .await
+            .expect("text"),
+        "70000"
+    );
+    let before = server.resident();
+    let mut peak = before;
+    let counted = ask(&server, Method::POST, "/count").body(chunked(LARGE)).send().await.expect("an answer");
+    assert_eq!(counted.text().await.expect("text"), LARGE.to_string());
+    peak = peak.max(server.resident());
+    // As much as comes, and as it comes: what is echoed is not all there before the first of it is back.
+    let echoed = ask(&server, Method::POST, "/echo").header("Content-Type", "text/x-mine").body(chunked(LARGE)).send();
+    let echoed = echoed.await.expect("an answer");
+    assert_eq!(echoed.headers()["content-type"], "text/x-mine");
+    let mut total = 0;
+    let mut body = echoed.bytes_stream();
+    while let Some(piece) = body.next().await {
+        total += piece.expect("a piece").len() as u64;
+        peak = peak.max(server.resident());
+    }
+    assert_eq!(total, LARGE);
+    let large = get(&server, &format!("/large?{LARGE}")).await;
+    let mut total = 0;
+    let mut body = large.bytes_stream();
+    while let Some(piece) = body.next().await {
+        total += piece.expect("a piece").len() as u64;
+        peak = peak.max(server.resident());
+    }
+    assert_eq!(total, LARGE);
+    let grown = peak.saturating_sub(before);
+    println!("{} KiB more while {} MiB passed", grown >> 10, (3 * LARGE) >> 20);
+    assert!(grown < FLAT, "{grown} bytes more");
+}
+
+#[tokio::test]
+async fn each_request_is_a_call_with_history_and_output() {
+    let server = server("").await;
+    let response = get(&server, "/status?404").await;
+    let id = response.headers()["sharpfaas-invocation-id"].to_str().expect("an id").to_owned();
+    let call = server.ended(&id).await;
+    assert_eq!((&call["status"], &call["result"]), (&json!("succeeded"), &json!({ "status": 404 })), "{call}");
+    assert_eq!(call["output"][0]["line"], "asked for /status", "{call}");
+}
+
+#[tokio::test]
+async fn what_goes_wrong_is_a_problem_document() {
+    let server = server("[limits]\ndeadline_seconds = 1").await;
+    for (path, status, code) in [
+        ("/fn/dev/http/never", 504, "deadline_exceeded"),
+        ("/fn/dev/http/trap", 500, "function_trapped"),
+        ("/fn/dev/http/nothing", 500, "function_failed"),
+        ("/fn/dev/http@1.7/", 404, "version_not_found"),
+        ("/fn/dev/http@x/", 400, "invalid_name"),
+        ("/fn/dev/nobody/", 404, "function_not_found"),
+        ("/fn/dev/a%20b/", 400, "invalid_name"),
+        ("/fn/dev/", 404, "not_found"),
+        ("/fn/", 404, "not_found"),
+    ] {
+        let response = server.client.get(server.url(path)).send().await.expect("an answer");
+        assert_eq!(response.status(), status, "{path}");
+        assert_eq!(response.headers()["content-type"], "application/problem+json", "{path}");
+        let problem: Value = response.json().await.expect("JSON");
+        assert_eq!(problem["code"], code, "{path}: {problem}");
+    }
+    let text = server.client.get(server.url("/fn/dev/http@1.0/told")).send().await.expect("an answer").text().await;
+    assert!(text.expect("text").contains("/fn/dev/http@1.0"));
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_not_taken_for_a_whole_one() {
+    let server = server("[limits]\ndeadline_seconds = 2").await;
+    for path in ["/breaks-off", "/stops", "/trickle"] {
+        // The head of the answer may go down with the rest.
+        if let Ok(response) = ask(&server, Method::GET, path).send().await {
+            assert_eq!(response.status(), StatusCode::OK, "{path}");
+            assert!(response.bytes().await.is_err(), "{path}");
+        }
+    }
+    assert_eq!(newest(&server, "timedOut").await["status"], "timedOut");
+    let (_, page) = server.get("/api/invocations?function=http&status=failed").await;
+    assert_eq!(page["invocations"].as_array().map(Vec::len), Some(1), "{page}");
+}
+
+/// Sends a request as it is, and reads what comes first.
+async fn open(server: &Server, request: &str) -> (TcpStream, String) {
+    let mut socket = TcpStream::connect(server.url.trim_start_matches("http://")).await.expect("a connection");
+    socket.write_all(request.as_bytes()).await.expect("sent");
+    let mut first = vec![0; 4096];
+    let read = tokio::time::timeout(Duration::from_millis(700), socket.read(&mut first)).await;
+    let count = read.map_or(0, |count| count.expect("read"));
+    (socket, String::from_utf8_lossy(&first[..count]).into_owned())
+}
+
+#[tokio::test]
+async fn whoever_hangs_up_ends_the_call() {
+    let server = server("[limits]\ndeadline_seconds = 600").await;
+    for (request, answered) in [
+        ("GET /fn/dev/http/never HTTP/1.1\r\nHost: localhost\r\n\r\n", false),
+        ("GET /fn/dev/http/trickle HTTP/1.1\r\nHost: localhost\r\n\r\n", true),
+        ("POST /fn/dev/http/count HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nhalf", false),
+    ] {
+        let (socket, first) = open(&server, request).await;
+        assert_eq!(first.starts_with("HTTP/1.1 200"), answered, "{request}: {first}");
+        let running = server.call_when_of("http", "running").await;
+        let begun = Instant::now();
+        drop(socket);
+        let call = server.ended(running["invocationId"].as_str().expect("an id")).await;
+        assert_eq!(call["status"], "cancelled", "{request}: {call}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn other_functions_answer_at_their_routes_too() {
+    let server = Server::start("[limits]\npayload_bytes = 1000");
+    for fixture in ["echo.wasm", "context.wasm", "return-error.wasm", "exe-echo", "command.wasm"] {
+        server.push(fixture).await;
+    }
+    let post = async |path: &str, body: &str| {
+        let sent = server.client.post(server.url(path)).body(body.to_owned()).send();
+        let response = tokio::time::timeout(PATIENCE, sent).await.expect("in time").expect("an answer");
+        let kind = response.headers()["content-type"].to_str().expect("text").to_owned();
+        (response.status().as_u16(), kind, response.text().await.expect("text"))
+    };
+    let (status, kind, body) = post("/fn/dev/echo", "{\"a\":  1}").await;
+    assert_eq!((status, kind.as_str(), body.as_str()), (200, "application/json", "{\"a\":  1}"));
+    let (status, kind, body) = post("/fn/dev/exe-echo/", "plain").await;
+    assert_eq!((status, kind.as_str()), (200, "text/plain; charset=utf-8"), "{body}");
+    assert!(body.contains("plain"), "{body}");
+    let (status, _, body) = post("/fn/dev/context@1?colour=red", "null").await;
+    assert!(status == 200 && body.contains("colour") && body.contains("red"), "{status} {body}");
+    let (status, _, body) = post("/fn/dev/command", "\"quit\"").await;
+    assert_eq!((status, body.as_str()), (200, "well"));
+    for (path, body, status, code) in [
+        ("/fn/dev/return-error", "null", 500, "function_failed"),
+        ("/fn/dev/command", "\"fail\"", 500, "function_failed"),
+        ("/fn/dev/echo/below", "1", 404, "not_found"),
+        ("/fn/dev/echo", &"x".repeat(1001), 413, "payload_too_large"),
+    ] {
+        let (is, kind, text) = post(path, body).await;
+        assert_eq!((is, kind.as_str()), (status, "application/problem+json"), "{path}: {text}");
+        assert!(text.contains(code), "{path}: {text}");
+    }
+}
