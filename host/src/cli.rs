@@ -9,14 +9,18 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 mod audit;
+mod build;
 mod client;
+mod dev;
 mod encrypt;
 mod failure;
 mod functions;
 mod history;
 mod hub;
 mod jobs;
+mod new;
 mod package;
+mod project;
 mod push;
 mod run;
 mod schedules;
@@ -33,7 +37,7 @@ use terminal::Terminal;
 /// What the exit codes mean, for `--help`.
 const EXIT_CODES: &str = "Exit codes:
   0  success
-  1  the function failed: it said so, crashed, took too long or was cancelled
+  1  the function failed: it said so, crashed, took too long, was cancelled or could not be built
   2  the command line is wrong
   3  the server refused, failed or could not be reached";
 
@@ -75,6 +79,9 @@ pub struct ServeArgs {
     /// The folder for store, artifacts and database where the configuration keeps them in `data`.
     #[arg(long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
+    /// Print the URL on standard output when ready, and stop when the process that started this one ends: for `dev`.
+    #[arg(long, hide = true)]
+    pub child: bool,
 }
 
 /// `compile-component`
@@ -85,9 +92,18 @@ pub struct CompileComponentArgs {
     pub arguments: Vec<OsString>,
 }
 
-/// The verbs that talk to a server.
+/// The verbs for those who write and use functions.
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
+    /// Make a folder with a function to start from.
+    #[command(after_help = EXIT_CODES)]
+    New(new::NewArgs),
+    /// Build the function of a folder, in Rust, JavaScript or Python, and make its package.
+    #[command(after_help = EXIT_CODES)]
+    Build(build::BuildArgs),
+    /// Build and run the function of a folder, and again whenever a file of it changes.
+    #[command(after_help = EXIT_CODES)]
+    Dev(dev::DevArgs),
     /// Publish a function: a folder, a .wasm component, a program or a zip.
     #[command(after_help = EXIT_CODES)]
     Push(push::PushArgs),
@@ -155,6 +171,9 @@ pub fn run_client(command: ClientCommand) -> ExitCode {
 
 async fn execute(command: ClientCommand, terminal: &mut Terminal) -> Result<(), Failure> {
     match command {
+        ClientCommand::New(args) => new::new(&args, terminal),
+        ClientCommand::Build(args) => build::build(args, terminal).await,
+        ClientCommand::Dev(args) => dev::dev(args, terminal).await,
         ClientCommand::Push(args) => push::push(args, terminal).await,
         ClientCommand::Run(args) => run::run(args, terminal).await,
         ClientCommand::Tail(args) => tail::tail(args, terminal).await,

@@ -1,6 +1,6 @@
 //! The binary `sharpfaas`: the server, and the commands that talk to one.
 
-use std::{path::Path, process::ExitCode};
+use std::{io::Write as _, path::Path, process::ExitCode};
 
 use sharpfaas_host::{
     artifacts,
@@ -48,6 +48,19 @@ fn serve(args: ServeArgs) -> Result<(), String> {
     if let Some(file) = args.admin_token {
         config.security.admin_token_file = Some(file);
     }
+    if args.child {
+        // Of the thread that started this process, which with `dev` is the main one.
+        let tied = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+        tied.map_err(|error| format!("cannot be tied to its parent: {error}"))?;
+    }
     telemetry::start(&config.server)?;
-    Server::bind(config).and_then(|server| server.run(|_| ())).map_err(|error| text(&error))
+    let server = Server::bind(config).map_err(|error| text(&error))?;
+    let url = args.child.then(|| server.url());
+    let started = |_| {
+        if let Some(url) = url {
+            // Whoever does not read it is gone, and so is this process soon.
+            let _ = writeln!(std::io::stdout(), "{url}");
+        }
+    };
+    server.run(started).map_err(|error| text(&error))
 }

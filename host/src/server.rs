@@ -63,6 +63,13 @@ impl Server {
         self.address
     }
 
+    /// The same as a URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.state.tls().is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
     /// Serves until SIGTERM, SIGINT or the handle that `started` gets says so; then stops to listen,
     /// lets what is under way end, and sees history written.
     ///
@@ -70,6 +77,7 @@ impl Server {
     /// When the socket fails.
     pub fn run(self, started: impl FnOnce(ServerHandle)) -> Result<(), StartError> {
         let failed = |error| StartError::Io("the server failed".into(), error);
+        let url = self.url();
         let settings = self.state.config().server.clone();
         let (state, connected) = (self.state.clone(), self.state.clone());
         let tls = self.state.tls().map(Tls::config);
@@ -109,12 +117,12 @@ impl Server {
             if let Ok(workers @ 1..) = usize::try_from(settings.workers) {
                 server = server.workers(workers);
             }
-            let (listening, scheme) = match tls {
-                Some(tls) => (server.listen_rustls_0_23(self.listener, tls), "https"),
-                None => (server.listen(self.listener), "http"),
+            let listening = match tls {
+                Some(tls) => server.listen_rustls_0_23(self.listener, tls),
+                None => server.listen(self.listener),
             };
             let running = listening.map_err(failed)?.run();
-            tracing::info!("listening on {scheme}://{}", self.address);
+            tracing::info!("listening on {url}");
             let handle = running.handle();
             started(handle.clone());
             actix_web::rt::spawn(signals.stop(handle, closing));

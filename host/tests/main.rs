@@ -12,6 +12,7 @@
 mod common;
 mod crash;
 mod database;
+mod develop;
 mod engine;
 mod faults;
 mod fleet;

@@ -82,7 +82,20 @@ impl Client {
 
     /// A client that bears a longer silence.
     pub fn patient(args: &ClientArgs, silence: Duration) -> Result<Self, Failure> {
-        let authorization = authorization(args)?;
+        Self::with(&args.server, authorization(args)?, args.json, silence)
+    }
+
+    /// A client that shows nobody a token.
+    pub fn without_token(server: &ServerUrl, silence: Duration) -> Result<Self, Failure> {
+        Self::with(server, None, false, silence)
+    }
+
+    fn with(
+        server: &ServerUrl,
+        authorization: Option<HeaderValue>,
+        json: bool,
+        silence: Duration,
+    ) -> Result<Self, Failure> {
         let http = reqwest::Client::builder()
             .default_headers(authorization.clone().map(|value| (AUTHORIZATION, value)).into_iter().collect())
             .user_agent(concat!("sharpfaas/", env!("CARGO_PKG_VERSION")))
@@ -90,7 +103,7 @@ impl Client {
             .read_timeout(silence)
             .build()
             .map_err(|error| Failure::local(format!("no HTTP client: {}", chain(&error))))?;
-        Ok(Self { http, server: args.server.clone(), json: args.json, authorization })
+        Ok(Self { http, server: server.clone(), json, authorization })
     }
 
     /// A request for the resource that the path's parts name.

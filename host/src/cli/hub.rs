@@ -167,9 +167,23 @@ impl<'a> Hub<'a> {
     }
 }
 
+impl Event {
+    /// Shows it to people; gives how the call ended where it did.
+    pub fn show(self, terminal: &mut Terminal) -> Option<Result<(), Failure>> {
+        match self {
+            Self::Output(line) => terminal.console_line(&line.line, line.stream == "stderr"),
+            Self::Skipped(lines) => terminal.console_line(&format!("[{lines} lines skipped]"), true),
+            Self::Completed(completed) => return Some(completed.print(terminal)),
+            Self::Failed(problem) => return Some(Err(failure(problem))),
+            Self::Started(_) | Self::Other => {}
+        }
+        None
+    }
+}
+
 impl Completed {
     /// Prints the result.
-    pub fn print(&self, terminal: &mut Terminal) -> Result<(), Failure> {
+    fn print(&self, terminal: &mut Terminal) -> Result<(), Failure> {
         // What a program prints is its result: whoever watches has just seen it.
         let seen = self.kind == Some(FunctionType::Exe) && terminal.is_watched();
         if seen { Ok(()) } else { terminal.print(&super::run::text(self.result.as_deref())) }

@@ -49,6 +49,17 @@ impl Package {
     }
 }
 
+impl Package {
+    /// Makes a package of these files under these names.
+    pub fn of_files(files: &[(PathBuf, EntryName)], kind: FunctionType) -> Result<Self, Failure> {
+        let mut zip = Writer::new()?;
+        for (path, name) in files {
+            zip.add(path, name.as_str())?;
+        }
+        zip.finish(kind, Vec::new())
+    }
+}
+
 /// The name that a function at that path gets where the user gives none.
 pub fn name_of(path: &Path) -> Result<FunctionName, Failure> {
     // `.` and `..` have names too.

@@ -6,7 +6,7 @@ use clap::Args;
 use futures_util::TryStreamExt as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reqwest::{
-    Body, Method,
+    Body, Method, RequestBuilder,
     multipart::{Form, Part},
 };
 use serde::Deserialize;
@@ -54,13 +54,49 @@ pub struct PushArgs {
     pub client: ClientArgs,
 }
 
+/// A version that is to be published.
+pub struct Upload<'a> {
+    /// The function's name.
+    pub name: &'a FunctionName,
+    /// The lane to publish to.
+    pub lane: &'a Lane,
+    /// What kind of function it is.
+    pub kind: FunctionType,
+    /// The file that runs, where that is not plain.
+    pub entry: Option<&'a EntryName>,
+    /// Whether it begins the next major version.
+    pub new_version: bool,
+}
+
+impl Upload<'_> {
+    /// The request that sends the package; a bar shows how far it is.
+    pub fn request(
+        &self,
+        client: &Client,
+        package: Package,
+        bar: Option<&ProgressBar>,
+    ) -> Result<RequestBuilder, Failure> {
+        let mut query =
+            vec![("functionName", self.name.as_str()), ("type", self.kind.as_str()), ("lane", self.lane.as_str())];
+        if self.new_version {
+            query.push(("newVersion", "true"));
+        }
+        if let Some(entry) = self.entry {
+            query.push(("entryFileName", entry.as_str()));
+        }
+        let request = client.request(Method::POST, &["api", "function", "pushfunction"]).query(&query);
+        Ok(request.multipart(form(package, format!("{}.zip", self.name), bar.unwrap_or(&ProgressBar::hidden()))?))
+    }
+}
+
 /// What the server says of a version that it published.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Published {
+pub struct Published {
     function_name: String,
     lane: String,
-    version: String,
+    /// The version that it became.
+    pub version: String,
     #[serde(rename = "type")]
     kind: String,
     shape: Option<String>,
@@ -83,21 +119,11 @@ pub async fn push(args: PushArgs, terminal: &mut Terminal) -> Result<(), Failure
     }
 
     let kind = args.kind.unwrap_or(package.kind);
-    let mut query = vec![("functionName", name.as_str()), ("type", kind.as_str()), ("lane", args.lane.as_str())];
-    if args.new_version {
-        query.push(("newVersion", "true"));
-    }
-    if let Some(entry) = &args.entry {
-        query.push(("entryFileName", entry.as_str()));
-    }
-
+    let upload =
+        Upload { name: &name, lane: &args.lane, kind, entry: args.entry.as_ref(), new_version: args.new_version };
     let client = Client::patient(&args.client, SILENCE)?;
     let bar = bar(package.size);
-    let request = client.request(Method::POST, &["api", "function", "pushfunction"]).query(&query).multipart(form(
-        package,
-        format!("{name}.zip"),
-        &bar,
-    )?);
+    let request = upload.request(&client, package, Some(&bar))?;
     let (text, published) = {
         let answer = client.fetch::<Published>(request);
         tokio::pin!(answer);

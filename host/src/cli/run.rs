@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::{
     Client, Failure, Terminal,
     client::ClientArgs,
-    hub::{self, Event, Hub},
+    hub::{Event, Hub},
 };
 use crate::function::{CallerId, EntryName, FunctionName, FunctionType, Lane, Selector};
 
@@ -104,6 +104,28 @@ struct Call<'a> {
     parameters: &'a [(String, String)],
 }
 
+impl Call<'_> {
+    fn message(&self) -> Result<String, Failure> {
+        serde_json::to_string(self).map_err(|error| Failure::local(error.to_string()))
+    }
+}
+
+/// The call of one version with nothing else said, as the hub takes it.
+pub fn message(name: &FunctionName, lane: &Lane, version: &str, payload: &str) -> Result<String, Failure> {
+    let call = Call {
+        function_name: name,
+        lane,
+        version: version.to_owned(),
+        payload,
+        kind: None,
+        entry_file_name: None,
+        caller_id: None,
+        deadline_ms: None,
+        parameters: &[],
+    };
+    call.message()
+}
+
 /// An object that keeps the order, and a name that is given twice.
 fn members<S: Serializer>(pairs: &[(String, String)], serializer: S) -> Result<S::Ok, S::Error> {
     let mut map = serializer.serialize_map(Some(pairs.len()))?;
@@ -132,9 +154,8 @@ pub async fn run(args: RunArgs, terminal: &mut Terminal) -> Result<(), Failure> 
         parameters: &args.parameters,
     };
     let client = Client::new(&args.client)?;
-    let call = serde_json::to_string(&call).map_err(|error| Failure::local(error.to_string()))?;
     let mut hub = Hub::connect(&client, &["functions"], "").await?;
-    hub.send(call).await?;
+    hub.send(call.message()?).await?;
     follow(&mut hub, args.client.json, terminal).await
 }
 
@@ -174,11 +195,13 @@ async fn follow(hub: &mut Hub<'_>, json: bool, terminal: &mut Terminal) -> Resul
         }
         match event {
             Event::Started(invocation) => id = Some(invocation),
-            Event::Output(line) if !json => terminal.console_line(&line.line, line.stream == "stderr"),
-            Event::Skipped(lines) if !json => terminal.console_line(&format!("[{lines} lines skipped]"), true),
-            Event::Completed(completed) => return if json { Ok(()) } else { completed.print(terminal) },
-            Event::Failed(problem) => return Err(hub::failure(problem)),
-            Event::Output(_) | Event::Skipped(_) | Event::Other => {}
+            Event::Completed(_) if json => return Ok(()),
+            Event::Output(_) | Event::Skipped(_) if json => {}
+            event => {
+                if let Some(end) = event.show(terminal) {
+                    return end;
+                }
+            }
         }
     }
 }

@@ -4,5 +4,6 @@ mod clients;
 mod ftp;
 mod jobs;
 mod postgres;
+mod sdks;
 mod signalr;
 mod tokens;
