@@ -5,7 +5,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{Caller, Problem, Services, at, error::ProblemDocument, fields::Fields, requests::JobOrJobs, run};
+use super::{
+    Caller, Problem, Services, at, error::ProblemDocument, fields::Fields, requests::JobOrJobs, run, schedules,
+};
 use crate::{
     database::jobs::{Enqueued, JobFilter, JobQuery, JobRow, NewJob},
     function::{CallerId, FunctionName, JobId, JobState, Lane, QueueName},
@@ -53,6 +55,16 @@ pub struct JobAnswers {
     jobs: Vec<JobAnswer>,
 }
 
+/// What became of a request.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Accepted {
+    /// That held one job.
+    Job(JobAnswer),
+    /// That held a list.
+    Jobs(JobAnswers),
+}
+
 /// How many jobs a command reached.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct JobCount {
@@ -75,7 +87,7 @@ fn id(text: &str) -> Result<JobId, Problem> {
     tag = "jobs",
     request_body(content = JobOrJobs, description = "A job: the fields of `runfunction` and those that say when, where and how often; or a list of them"),
     responses(
-        (status = 202, description = "It is in the database; with a list, `{jobs: [{jobId, state}, …]}`", body = JobAnswer),
+        (status = 202, description = "It is in the database", body = Accepted),
         (status = "default", body = ProblemDocument, content_type = "application/problem+json"),
     ),
 )]
@@ -91,7 +103,7 @@ pub async fn create(
         let jobs = many(&list, &services, &caller).await?;
         let handle = services.jobs().clone();
         let written = services.spawn(async move { handle.enqueue_all(None, jobs).await }).await??;
-        return Ok(HttpResponse::Accepted().json(JobAnswers { jobs: answers_of(&written) }));
+        return Ok(HttpResponse::Accepted().json(Accepted::Jobs(JobAnswers { jobs: answers_of(&written) })));
     }
     let job = job(fields, payload, &services, &caller).await?;
     let handle = services.jobs().clone();
@@ -123,7 +135,7 @@ fn answers_of(written: &[Enqueued]) -> Vec<JobAnswer> {
 pub fn accepted(written: &Enqueued) -> HttpResponse {
     HttpResponse::Accepted()
         .insert_header((header::LOCATION, format!("/api/jobs/{}", written.id)))
-        .json(JobAnswer { job_id: written.id.0, state: written.state })
+        .json(Accepted::Job(JobAnswer { job_id: written.id.0, state: written.state }))
 }
 
 /// Whether the caller handed that job in.
@@ -148,7 +160,7 @@ fn filter(fields: &mut Fields) -> Result<JobFilter, Problem> {
         lane: fields.filter("lane", |text| Ok(text.parse::<Lane>()?))?,
         queue: fields.filter("queue", |text| Ok(text.parse::<QueueName>()?))?,
         caller_id: fields.filter("callerId", |text| Ok(text.parse::<CallerId>()?))?,
-        schedule: fields.filter("scheduleId", |text| Ok(text.to_owned()))?,
+        schedule: fields.filter("scheduleId", schedules::id)?,
         batch: fields.filter("batchId", id)?,
         text: fields.filter("text", |text| Ok(text.to_owned()))?,
     })

@@ -104,6 +104,20 @@ impl From<ScheduleRow> for ScheduleView {
     }
 }
 
+/// The id of a schedule.
+///
+/// # Errors
+/// When it can be none.
+pub fn id(text: &str) -> Result<String, Problem> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    if text.is_empty() || text.len() > MAX_TEXT || !text.chars().all(plain) {
+        return Err(Problem::invalid(format!(
+            "a schedule's id must be 1 to {MAX_TEXT} letters, digits, '_', '.' or '-'"
+        )));
+    }
+    Ok(text.to_owned())
+}
+
 /// Whether the caller may change that schedule.
 async fn may_manage(id: &str, services: &Services, caller: &Caller) -> Result<(), Problem> {
     let (handle, id) = (services.jobs().clone(), id.to_owned());
@@ -128,7 +142,7 @@ async fn may_manage(id: &str, services: &Services, caller: &Caller) -> Result<()
 pub async fn list(request: HttpRequest, services: Services, caller: Caller) -> Result<HttpResponse, Problem> {
     let mut fields = Fields::of_form(request.query_string().as_bytes())?;
     let limit = fields.number("limit", 1, MAX_PAGE)?.unwrap_or(PAGE);
-    let after = fields.filter("after", |text| Ok(text.to_owned()))?.unwrap_or_default();
+    let after = fields.filter("after", id)?.unwrap_or_default();
     fields.done("'limit' and 'after'")?;
     caller.may_some(Verb::Read, None, None)?;
     let handle = services.jobs().clone();
@@ -160,13 +174,7 @@ pub async fn put(
     services: Services,
     caller: Caller,
 ) -> Result<HttpResponse, Problem> {
-    let id = path.into_inner();
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    if id.is_empty() || id.len() > MAX_TEXT || !id.chars().all(plain) {
-        return Err(Problem::invalid(format!(
-            "a schedule's id must be 1 to {MAX_TEXT} letters, digits, '_', '.' or '-'"
-        )));
-    }
+    let id = id(&path)?;
     let (mut fields, payload) = run::fields(&request, body, &services).await?;
     let cron = fields.take("cron")?.ok_or_else(|| Problem::invalid("'cron' is missing"))?;
     if cron.len() > MAX_TEXT {

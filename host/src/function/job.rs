@@ -37,8 +37,10 @@ macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+        // As the words are, which a test sees to: the description of the API can't read a macro's.
+        #[serde(rename_all = "camelCase")]
         pub enum $name {
-            $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)*
+            $($(#[$variant_doc])* $variant,)*
         }
 
         impl $name {
@@ -139,5 +141,23 @@ words! {
         Skip = "skip",
         /// It is run all the same.
         Allow = "allow",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_the_same_everywhere() {
+        fn check<T: Serialize + utoipa::PartialSchema>(words: &[T], text: impl Fn(&T) -> &'static str) {
+            let said: Vec<_> = words.iter().map(|word| serde_json::json!(text(word))).collect();
+            assert_eq!(serde_json::to_value(words).expect("words"), serde_json::json!(said));
+            assert_eq!(serde_json::to_value(T::schema()).expect("a schema")["enum"], serde_json::json!(said));
+        }
+        check(JobState::ALL, |word| word.as_str());
+        check(ContinueOn::ALL, |word| word.as_str());
+        check(Misfire::ALL, |word| word.as_str());
+        check(Overlap::ALL, |word| word.as_str());
     }
 }
