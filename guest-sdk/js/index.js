@@ -2,6 +2,8 @@
 
 import { current } from '#host';
 
+const NO_WAITING = 'the handler is async, and the engine quickjs waits for nothing: build it with the engine starlingmonkey';
+
 /** An error that the function means to make: its text is for the caller, and no stack is printed. */
 export class Failure extends Error {
     name = 'Failure';
@@ -49,7 +51,10 @@ function execute(handler, decode, encode) {
     return (payload) => {
         try {
             const result = handler(decode(payload));
-            return typeof result?.then === 'function' ? Promise.resolve(result).then(encode).catch(fail) : encode(result);
+            if (typeof result?.then !== 'function') return encode(result);
+            // Where nothing can happen later, no promise comes to anything.
+            if (typeof setTimeout !== 'function') throw new Failure(NO_WAITING);
+            return Promise.resolve(result).then(encode).catch(fail);
         } catch (error) {
             return fail(error);
         }

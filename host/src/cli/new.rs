@@ -25,6 +25,8 @@ const RESERVED: [&str; 52] = [
 pub enum Template {
     /// A component in Rust.
     Rust,
+    /// A component in Rust that answers HTTP.
+    RustHttp,
     /// A component in JavaScript or TypeScript.
     Js,
     /// A component in Python.
@@ -85,7 +87,7 @@ fn name(path: &Path, template: Template) -> Result<String, String> {
     if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || !name.chars().all(plain) {
         return Err("a project's name has letters, digits, '-' and '_', and begins with a letter".into());
     }
-    let is_cargo = matches!(template, Template::Rust | Template::Exe);
+    let is_cargo = matches!(template, Template::Rust | Template::RustHttp | Template::Exe);
     if name.eq_ignore_ascii_case("sharpfaas") || (is_cargo && RESERVED.contains(&name)) {
         return Err("that name is taken by something the project needs".into());
     }

@@ -226,10 +226,34 @@ async fn the_next_calls_cost_little_more_than_the_component_itself() {
 }
 
 #[tokio::test]
+async fn a_promise_is_waited_for_where_the_engine_can() {
+    let Some(folder) = folder() else { return };
+    let server = server(&folder, &["probe-starlingmonkey", "probe-quickjs"]).await;
+    let payload = json!({ "act": "wait", "value": 7 });
+    assert_eq!(asked(&server, "probe-starlingmonkey", payload.clone()).await["result"], 7);
+    let (status, call) = server.run("probe-quickjs", payload).await;
+    assert_eq!((status.as_u16(), &call["code"]), (500, &json!("function_failed")), "{call}");
+    assert!(call["detail"].as_str().expect("text").contains("build it with the engine starlingmonkey"), "{call}");
+}
+
+#[tokio::test]
 async fn new_and_build_in_javascript() {
     if folder().is_some() {
         made_built_and_run(&Server::start(""), "js").await;
     }
+}
+
+#[tokio::test]
+async fn new_and_build_for_http() {
+    if folder().is_none() {
+        return;
+    }
+    let server = Server::start("");
+    made_built_and_run(&server, "rust-http").await;
+    let (status, body) = server.get("/fn/dev/greet-rust-http/hello/Bob").await;
+    assert_eq!((status.as_u16(), body), (200, json!({ "greeting": "Hello, Bob!" })));
+    let (status, body) = server.get("/fn/dev/greet-rust-http/no/such").await;
+    assert_eq!((status.as_u16(), body), (404, json!({ "error": "there is GET /hello/NAME and POST /" })));
 }
 
 #[tokio::test]

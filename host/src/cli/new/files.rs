@@ -30,6 +30,12 @@ const RUST: &[File] = &[
     template!("src/lib.rs", "rust/src/lib.rs"),
 ];
 
+const RUST_HTTP: &[File] = &[
+    template!("Cargo.toml", "rust-http/Cargo.toml.in"),
+    template!("README.md", "rust-http/README.md"),
+    template!("src/lib.rs", "rust-http/src/lib.rs"),
+];
+
 const EXE: &[File] = &[
     template!("Cargo.toml", "exe/Cargo.toml.in"),
     template!("README.md", "exe/README.md"),
@@ -93,6 +99,7 @@ const PYTHON_SDK: &[File] = sdk! {
 pub fn of(template: Template) -> impl Iterator<Item = File> {
     let (own, sdk): (_, &[File]) = match template {
         Template::Rust => (RUST, RUST_SDK),
+        Template::RustHttp => (RUST_HTTP, &[]),
         Template::Js => (JS, JS_SDK),
         Template::Python => (PYTHON, PYTHON_SDK),
         Template::Exe => (EXE, &[]),
@@ -156,7 +163,7 @@ mod tests {
 
     #[test]
     fn no_file_stands_for_another() {
-        for template in [Template::Rust, Template::Js, Template::Python, Template::Exe] {
+        for template in [Template::Rust, Template::RustHttp, Template::Js, Template::Python, Template::Exe] {
             let names: Vec<_> = of(template).map(|(name, _)| name).collect();
             assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
         }
