@@ -62,7 +62,7 @@ impl Root {
     }
 
     /// Where it is.
-    #[cfg(test)]
+    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -6,15 +6,17 @@
 //! from us. One thread looks after all calls: at those that run every [`SAMPLE`] (more often at first), at those that end
 //! every [`PASS`] until a look finds none of their processes.
 //!
-//! An adopted process belongs to the call that it was seen in before, or whose session it is in, or
+//! An adopted process belongs to the call that it was seen in before, or whose session or control group it is in, or
 //! whose id stands in its environment. One that nothing of this holds for, in another session than the
 //! server's and without the right to new privileges, can only be a program's that hides; it is killed at
-//! once. Hence a rule for all of the server: **its own helpers stay in its session**.
+//! once, but for one that is just becoming another program and has no environment: it is looked at again.
+//! Hence a rule for all of the server: **its own helpers stay in its session**.
 //!
 //! There is one keeper in a process, since adoption is a matter of the whole process. It is shared by
 //! those who hold it, and ends, with all it keeps, when the last of them lets go.
 
 use std::{
+    collections::HashMap,
     io,
     sync::{Arc, Mutex, PoisonError, Weak, mpsc},
     thread::{self, JoinHandle},
@@ -44,6 +46,10 @@ const FIRST_SAMPLE: Duration = Duration::from_millis(5);
 
 /// How often an ending call is looked at.
 const PASS: Duration = Duration::from_millis(2);
+
+/// How long a process may be without an environment. While one becomes another program it has none, which takes as
+/// long as it takes the machine to come round to it.
+const NAMELESS: Duration = Duration::from_millis(20);
 
 /// The variable that tells an adopted process's call.
 pub const INVOCATION_VARIABLE: &str = "SHARPFAAS_INVOCATION_ID";
@@ -136,14 +142,16 @@ struct Watch {
     /// The server's own.
     session: Option<Pid>,
     trees: Vec<Tree>,
-    /// When to look again at processes that belong to no call and were killed: to reap them.
+    /// When to look again at processes that belong to no call.
     strays: Option<Instant>,
+    /// Those without an environment, by number and start, and when they were first seen so.
+    nameless: HashMap<(Pid, u64), Instant>,
 }
 
 impl Watch {
     fn new() -> Self {
         let session = procfs::process(rustix::process::getpid()).and_then(|server| server.session);
-        Self { session, trees: Vec::new(), strays: None }
+        Self { session, trees: Vec::new(), strays: None, nameless: HashMap::new() }
     }
 
     fn run(mut self, queue: &mpsc::Receiver<Command>) {
@@ -205,6 +213,7 @@ impl Watch {
     /// One look at every call whose time it is.
     fn pass(&mut self, now: Instant) {
         self.strays = None;
+        self.nameless.retain(|_, first| now.saturating_duration_since(*first) < 2 * NAMELESS);
         let family = Family::now();
         for tree in &mut self.trees {
             tree.look(now, &family);
@@ -225,21 +234,29 @@ impl Watch {
         if process.session == self.session {
             return;
         }
-        if process.zombie {
+        // Where the kernel lists no children by thread, a program that is being started shows here too.
+        let starting = matches!(family, Family::Scanned(_)) && self.trees.iter().any(|tree| tree.main().is_none());
+        if process.zombie && !starting {
             // Whosever it was, nobody else waits for it; and while it is there, it is looked at again and again.
             tree::reap(pid);
             return;
         }
         let known = self.trees.iter().position(|tree| tree.knows(&process));
-        let owner = known.or_else(|| {
+        let grouped = || {
+            procfs::record(format!("/proc/{pid}/cgroup"), |text| self.trees.iter().position(|tree| tree.holds(text)))
+        };
+        let owner = known.or_else(grouped).or_else(|| {
             let id = procfs::variable(pid, INVOCATION_VARIABLE)?;
             self.trees.iter().position(|tree| tree.id().to_string() == id)
         });
-        // Where the kernel lists no children by thread, a program that is being started shows here too.
-        let starting = matches!(family, Family::Scanned(_)) && self.trees.iter().any(|tree| tree.main().is_none());
         match owner.and_then(|index| self.trees.get_mut(index)) {
             Some(tree) => tree.adopt(process, now, family),
             None if !starting && procfs::no_new_privileges(pid) => {
+                let first = *self.nameless.entry((pid, process.started)).or_insert(now);
+                if !procfs::has_environment(pid) && now.saturating_duration_since(first) < NAMELESS {
+                    self.strays = Some(now + PASS);
+                    return;
+                }
                 tracing::warn!(%pid, "ended a process of a native program that hid whose it is");
                 put_down(&process, family);
                 self.strays = Some(Instant::now() + PASS);

@@ -36,7 +36,7 @@ pub struct Process {
 }
 
 /// The longest record that is read, in bytes: a stat has some 50 numbers and a name.
-const RECORD_BYTES: usize = 2048;
+const RECORD_BYTES: usize = 4096;
 
 /// Hands on what a small file of the kernel's holds, which gives all of it at one read; `None` where there is none.
 pub fn record<T>(path: impl Arg, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
@@ -200,6 +200,11 @@ pub fn variable(pid: Pid, name: &str) -> Option<String> {
         .split(|byte| *byte == 0)
         .filter_map(|entry| std::str::from_utf8(entry).ok()?.split_once('='))
         .find_map(|(key, value)| (key == name).then(|| value.to_owned()))
+}
+
+/// Whether a process has any environment. One that is becoming another program has none for a moment.
+pub fn has_environment(pid: Pid) -> bool {
+    File::open(format!("/proc/{pid}/environ")).and_then(|mut file| file.read(&mut [0])).is_ok_and(|read| read > 0)
 }
 
 /// Whether a process, or one that it descends from, gave up gaining privileges (`PR_SET_NO_NEW_PRIVS`),

@@ -107,7 +107,7 @@ impl Sandbox {
         let users = config.first_user_id..config.first_user_id.saturating_add(users.max(1));
         let stage = if confined { found.stage(packages, &root, &users) } else { None };
         let same_user = stage.is_none();
-        let grants = grants.iter().map(|grant| Granted::open(grant, !same_user)).collect::<Result<_, _>>()?;
+        let grants: Vec<_> = grants.iter().map(|grant| Granted::open(grant, !same_user)).collect::<Result<_, _>>()?;
         let (files, filters) =
             if confined { found.kernel(stage.as_deref(), same_user).map_err(host)? } else { (None, None) };
         let groups = if confined { found.groups(config) } else { None };
@@ -119,8 +119,15 @@ impl Sandbox {
         let refusal = (config.programs == Strictness::Required && !missing.is_empty()).then(|| missing.join("; "));
         found.shortfalls.extend(missing);
         let [offline, online] = filters.unwrap_or_default();
+        let folders = match &stage {
+            Some(stage) => stage.folders(),
+            None => (packages.canonicalize().map_err(host)?, root.path().to_owned()),
+        };
+        let granted: Vec<_> = grants.iter().map(|granted: &Granted| granted.read.clone()).collect();
         let profile = |filters, network: bool| Profile {
             files: files.clone(),
+            folders: Some(folders.clone()),
+            granted: granted.clone(),
             filters,
             private_network: stage.is_some() && !network,
             confined,

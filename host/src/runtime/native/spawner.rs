@@ -13,7 +13,7 @@ use std::{
         unix::{ffi::OsStrExt, fs::PermissionsExt},
     },
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::{Arc, OnceLock, mpsc},
     thread,
     time::Duration,
 };
@@ -92,6 +92,10 @@ pub struct Spec {
 pub struct Profile {
     /// The files that every program may use; none: all.
     pub files: Option<Arc<Files>>,
+    /// The folders of all packages and of all calls; none where they may use any.
+    pub folders: Option<(PathBuf, PathBuf)>,
+    /// What any program was granted.
+    pub granted: Vec<Arc<[Beneath]>>,
     /// Filters of system calls.
     pub filters: Vec<BpfProgram>,
     /// Whether they are in a network of their own, with nothing in it.
@@ -123,6 +127,11 @@ impl Profile {
             .for_each(drop);
         let _ = rustix::thread::clear_ambient_capability_set();
         rustix::thread::set_no_new_privs(true)?;
+        if let (Some(files), Some((packages, calls))) = (&self.files, &self.folders) {
+            let own = [Beneath::read(packages)?, Beneath::write(calls)?];
+            let granted = self.granted.iter().flat_map(|granted| granted.iter());
+            files.put_on(own.iter().chain(granted), self.network)?;
+        }
         self.filters.iter().try_for_each(|filter| seccompiler::apply_filter(filter)).map_err(io::Error::other)
     }
 }
@@ -300,7 +309,9 @@ fn refusal(spec: &Spec, error: io::Error) -> SpawnError {
 
 /// The limits of a program, none above what the server itself may set.
 fn limits(spec: &Spec) -> [(Resource, Rlimit); 10] {
-    let cores = thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    static CORES: OnceLock<u64> = OnceLock::new();
+    // It reads files to find out.
+    let cores = *CORES.get_or_init(|| thread::available_parallelism().map_or(1, |cores| cores.get() as u64));
     [
         (Resource::Core, 0),
         // One that runs on after its deadline is not this limit's to end, only one that nobody sees.

@@ -166,6 +166,11 @@ impl Tree {
             || process.session.is_some_and(|session| self.sessions.contains(&session))
     }
 
+    /// Whether a process is in the call's control group, of which the kernel says this (cgroups(7), `/proc/PID/cgroup`).
+    pub fn holds(&self, groups: &str) -> bool {
+        self.group.as_ref().is_some_and(|group| group.is_in(groups))
+    }
+
     fn is_due(&self, now: Instant) -> bool {
         self.next.is_some_and(|next| next <= now)
     }

@@ -94,6 +94,8 @@ impl Groups {
             if hierarchy.unified || hierarchy.has(Kind::Accounting) {
                 group.time = Some((folder.clone(), hierarchy.unified));
             }
+            let server = hierarchy.folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            group.path = format!("/{server}/seat-{seat}");
             group.members.get_or_insert(members);
         }
         group.seen_cpu.store(group.cpu_now(), Ordering::Relaxed);
@@ -132,6 +134,8 @@ impl Drop for Groups {
 pub struct Group {
     joins: Vec<OwnedFd>,
     members: Option<PathBuf>,
+    /// The end of its path, which no other group has: `/`, the server's, `/`, its own.
+    path: String,
     /// And whether it is of the second version.
     memory: Option<(PathBuf, bool)>,
     processes: Option<PathBuf>,
@@ -237,6 +241,12 @@ impl Group {
             Some((folder, true)) => field(&folder.join("cpu.stat"), "usage_usec"),
             Some((folder, false)) => number(&folder.join("cpuacct.usage")).unwrap_or_default() / 1000,
         }
+    }
+
+    /// Whether it is among the groups of a process, as `/proc/PID/cgroup` lists them.
+    #[must_use]
+    pub fn is_in(&self, groups: &str) -> bool {
+        !self.path.is_empty() && groups.lines().any(|line| line.ends_with(&self.path))
     }
 
     /// The processes in it that have not ended.

@@ -1,10 +1,16 @@
 //! What of the files a program may use, by landlock(7): its own package, its own folder, and the system's
 //! programs and libraries; nothing else, whoever owns it.
+//!
+//! In two layers, of which both must allow what is done. The first has a rule for each of the system's files that
+//! programs may use, and the folders of all packages and of all calls; the threads that start programs are
+//! under it, and so it costs a start nothing. The second is each program's own, and short: its package and its folder,
+//! and of the system as much as contains what the first allows.
 
 use std::{
+    collections::BTreeSet,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use landlock::{
@@ -114,31 +120,50 @@ impl Beneath {
 /// What all programs may use, opened once.
 #[derive(Debug)]
 pub struct Files {
-    all: Vec<Beneath>,
+    /// Each by itself, for the first layer.
+    each: Vec<Beneath>,
+    /// What contains them, for the second.
+    around: Vec<Beneath>,
 }
 
 impl Files {
     /// What there is on this machine. `proc`: all of it, which must be an instance where each sees only its own.
     #[must_use]
     pub fn open(proc: bool) -> Self {
-        let read = READ.iter().chain(if proc { &["/proc"] } else { PROC });
-        let all = read.map(|path| Beneath::read(Path::new(path)));
-        let devices = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate;
-        let devices = DEVICES.iter().map(|path| Beneath::open(Path::new(path), devices));
+        let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate;
+        let read = |path: &Path| Beneath::read(path);
+        let write = |path: &Path| Beneath::open(path, AccessFs::from_read(NEWEST) | device);
+        // A program may read its own folder in `/proc`, which only the second layer can tell from others'.
+        let each = READ.iter().chain(&["/proc"]).map(|path| read(Path::new(path)));
+        let devices = DEVICES.iter().map(|path| Beneath::open(Path::new(path), device));
+        let above = READ.iter().filter_map(|path| top(path)).collect::<BTreeSet<_>>();
+        let around = above.iter().map(|path| read(path));
+        let seen = if proc { &["/proc"] } else { PROC };
+        let around = around.chain([write(Path::new("/dev"))]).chain(seen.iter().map(|path| read(Path::new(path))));
         // What is not there needs no rule.
-        Self { all: all.chain(devices).flatten().collect() }
+        Self { each: each.chain(devices).flatten().collect(), around: around.flatten().collect() }
     }
 
-    /// The rules of a program.
+    /// Puts this thread, and all that it starts, under the first layer. `own` are the folders of all packages and
+    /// calls, and what any program was granted.
     ///
     /// # Errors
-    /// When the kernel refuses them.
+    /// When the kernel refuses it.
+    pub fn put_on<'a>(&'a self, own: impl Iterator<Item = &'a Beneath>, network: bool) -> io::Result<()> {
+        let rules = Self::ruleset(&self.each, own, network).map_err(io::Error::other)?;
+        rules.restrict_self().map(drop).map_err(io::Error::other)
+    }
+
+    /// The second layer.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
     pub fn rules<'a>(&'a self, own: impl Iterator<Item = &'a Beneath>, network: bool) -> io::Result<Option<OwnedFd>> {
-        self.ruleset(own, network).map(Into::into).map_err(io::Error::other)
+        Self::ruleset(&self.around, own, network).map(Into::into).map_err(io::Error::other)
     }
 
     fn ruleset<'a>(
-        &'a self,
+        system: &'a [Beneath],
         own: impl Iterator<Item = &'a Beneath>,
         network: bool,
     ) -> Result<RulesetCreated, landlock::RulesetError> {
@@ -149,9 +174,16 @@ impl Files {
         if !network {
             rules = rules.handle_access(AccessNet::from_all(NEWEST))?;
         }
-        let beneath = self.all.iter().chain(own).map(|Beneath { place, access }| {
+        let beneath = system.iter().chain(own).map(|Beneath { place, access }| {
             Ok::<PathBeneath<BorrowedFd<'_>>, landlock::RulesetError>(PathBeneath::new(place.as_fd(), *access))
         });
         rules.create()?.add_rules(beneath)
     }
+}
+
+/// The folder at the root that contains the file; none where that is a link, and so names another.
+fn top(path: &str) -> Option<PathBuf> {
+    let top: PathBuf = Path::new(path).components().take(2).collect();
+    let kind = std::fs::symlink_metadata(&top).ok()?.file_type();
+    (!kind.is_symlink()).then_some(top)
 }

@@ -75,6 +75,12 @@ impl Stage {
         let _ = self.work.send(Box::new(work));
     }
 
+    /// Where all packages and all folders of calls are, seen from inside.
+    #[must_use]
+    pub fn folders(&self) -> (PathBuf, PathBuf) {
+        (Path::new(BASE).join("packages"), self.calls.clone())
+    }
+
     /// Where a place in a package is, seen from inside; `None` where it is in no package.
     #[must_use]
     pub fn package(&self, outside: &Path) -> Option<PathBuf> {

@@ -92,18 +92,18 @@ fn make(place: &Place, alone: bool) -> io::Result<Option<Hierarchy>> {
     Ok(Some(Hierarchy { folder, unified: place.unified, kinds }))
 }
 
-/// All programs together count as half a process beside the server's own threads: where the scheduler groups processes
-/// by session, those are one process together.
+/// All programs together count as one process beside the server's own threads, which are one together where the
+/// scheduler groups processes by session.
 fn prepare(folder: &Path, unified: bool, controllers: &[String]) -> io::Result<()> {
     let weighs = controllers.iter().any(|name| name == "cpu");
     if unified {
         let enabled: Vec<String> = controllers.iter().map(|name| format!("+{name}")).collect();
         fs::write(folder.join("cgroup.subtree_control"), enabled.join(" "))?;
         if weighs {
-            fs::write(folder.join("cpu.weight"), "50")?;
+            fs::write(folder.join("cpu.weight"), "100")?;
         }
     } else if weighs {
-        fs::write(folder.join("cpu.shares"), "512")?;
+        fs::write(folder.join("cpu.shares"), "1024")?;
     }
     Ok(())
 }
