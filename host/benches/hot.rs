@@ -51,7 +51,7 @@ fn echo() -> (Arc<Engine>, Arc<Component>) {
     let code = folder.path().join("echo.cwasm");
     wasm::compile(&source, &code).expect("it compiles");
     let engine = Engine::new(Sizes { concurrency: 64, memory_bytes: 128 << 20 }).expect("an engine");
-    let component = engine.load(File::open(code).expect("it is there"), None).expect("it loads");
+    let component = engine.load(File::open(code).expect("it is there"), Arc::default()).expect("it loads");
     (Arc::new(engine), Arc::new(component))
 }
 
@@ -151,6 +151,7 @@ fn function() -> FunctionRef {
         kind: FunctionType::Dll,
         entry: "echo.wasm".parse().expect("an entry"),
         shape: Some(Shape::Execute),
+        asks: None,
         sha256: Digest::of(b"echo"),
         size: 4,
         pushed_at: Utc::now(),

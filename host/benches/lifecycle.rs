@@ -79,6 +79,7 @@ fn other(number: usize) -> Result<FunctionRef, Failure> {
         kind: FunctionType::Dll,
         entry: "function.wasm".parse()?,
         shape: Some(Shape::Execute),
+        asks: None,
         sha256: Digest::of(&number.to_ne_bytes()),
         size: 1000,
         pushed_at: Utc::now(),

@@ -22,6 +22,7 @@ mod error;
 mod fields;
 mod forwarded;
 mod functions;
+mod grants;
 mod health;
 mod invocations;
 mod jobs;

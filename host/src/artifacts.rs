@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{ArtifactsConfig, Limits},
-    function::{Declaration, Digest, EntryName, FunctionRef, FunctionType, Shape, package::PackageError},
+    function::{
+        Declaration, DeclaredLimits, Digest, EntryName, FunctionRef, FunctionType, Shape, package::PackageError,
+    },
     runtime::{Program, ProgramPath, RuntimeError, native, wasm},
     store::FunctionStore,
 };
@@ -48,6 +50,8 @@ const UNPACKERS: usize = 4;
 pub struct Artifact {
     /// What runs.
     pub program: Program,
+    /// What its package is content with.
+    pub limits: DeclaredLimits,
     pins: Vec<Pin>,
 }
 
@@ -277,7 +281,9 @@ impl Inner {
     async fn prepare(&self, key: &Key, source: Source<'_>, keep: bool) -> Result<Artifact, ArtifactError> {
         let package = self.usage.pin(Item::Package(key.zip), keep);
         match self.program(key, &package, source, keep).await {
-            Ok((program, code)) => Ok(Artifact { program, pins: std::iter::once(package).chain(code).collect() }),
+            Ok((program, limits, code)) => {
+                Ok(Artifact { program, limits, pins: std::iter::once(package).chain(code).collect() })
+            }
             Err(error) => {
                 // The last one to let go may have a large folder to remove.
                 blocking(move || {
@@ -296,7 +302,7 @@ impl Inner {
         package: &Pin,
         source: Source<'_>,
         keep: bool,
-    ) -> Result<(Program, Option<Pin>), ArtifactError> {
+    ) -> Result<(Program, DeclaredLimits, Option<Pin>), ArtifactError> {
         let found = {
             let _making = package.making().await;
             // Every file, since a program may use any of them: once a load, so once a start mostly.
@@ -310,10 +316,12 @@ impl Inner {
                 }
             }
         };
+        let declared = self.declared(&found).await?;
+        let limits = declared.limits;
         match key.kind {
             FunctionType::Exe => {
                 let path = ProgramPath { package: found.files, entry: PathBuf::from(key.entry.as_str()) };
-                Ok((Program::Native(native::Executable::new(path)), None))
+                Ok((Program::Native(native::Executable::new(path)), limits, None))
             }
             FunctionType::Dll => {
                 let code = self.usage.pin(Item::Code(found.sha256), keep);
@@ -322,8 +330,8 @@ impl Inner {
                     Source::Store(_) => &never,
                     Source::Zip(_, cancel) => cancel,
                 };
-                let component = self.component(&found, &key.entry, &code, cancel).await?;
-                Ok((Program::Wasm(component), Some(code)))
+                let component = self.component(&found, &key.entry, &code, declared, cancel).await?;
+                Ok((Program::Wasm(component), limits, Some(code)))
             }
         }
     }
@@ -370,11 +378,12 @@ impl Inner {
         found: &FoundEntry,
         entry: &EntryName,
         code: &Pin,
+        declared: Declaration,
         cancel: &CancellationToken,
     ) -> Result<wasm::Component, ArtifactError> {
         let _making = code.making().await;
-        let wanted = self.declared(found).await?.shape;
-        match self.load(found.sha256, wanted).await {
+        let declared = Arc::new(declared);
+        match self.load(found.sha256, declared.clone()).await {
             Ok(Some(component)) => return Ok(component),
             Ok(None) => {}
             Err(ArtifactError::Runtime(error)) if matches!(*error, RuntimeError::Damaged(_)) => {
@@ -395,7 +404,7 @@ impl Inner {
         drop(workshop);
         code.made();
         let vanished = || ArtifactError::Aborted("its machine code vanished while it was made".into());
-        self.load(found.sha256, wanted).await?.ok_or_else(vanished)
+        self.load(found.sha256, declared).await?.ok_or_else(vanished)
     }
 
     /// What the package of an entry says of itself.
@@ -404,10 +413,10 @@ impl Inner {
         blocking(move || unpacked::declaration(&files)).await
     }
 
-    async fn load(&self, sha256: Digest, wanted: Option<Shape>) -> Result<Option<wasm::Component>, ArtifactError> {
+    async fn load(&self, sha256: Digest, declared: Arc<Declaration>) -> Result<Option<wasm::Component>, ArtifactError> {
         let (folder, wasm) = (self.folder.clone(), self.wasm.clone());
         blocking(move || match code::find(&folder, &sha256, wasm.compatibility())? {
-            Some(file) => Ok(Some(wasm.load(file, wanted)?)),
+            Some(file) => Ok(Some(wasm.load(file, declared)?)),
             None => Ok(None),
         })
         .await

@@ -19,7 +19,7 @@ mod security;
 mod store_url;
 
 pub use jobs::{FunctionJobs, JobsConfig, QueueConfig};
-pub use sandbox::{Grant, SandboxConfig, Strictness};
+pub use sandbox::{Grant, SandboxConfig, SecretSource, Strictness};
 pub use secret::{Secret, secret};
 pub use security::{PayloadClaim, PayloadKey, SecurityConfig, TlsConfig};
 pub use store_url::{FtpUrl, StoreUrl};
@@ -44,6 +44,8 @@ pub struct Config {
     pub sandbox: SandboxConfig,
     /// What some functions may do beyond what all may.
     pub grants: Vec<Grant>,
+    /// What components may keep between calls.
+    pub key_values: KeyValuesConfig,
     /// What is kept of calls.
     pub history: HistoryConfig,
     /// The WebSockets on which calls are made and followed.
@@ -342,6 +344,27 @@ pub struct RuntimeConfig {
 impl Default for RuntimeConfig {
     fn default() -> Self {
         Self { threads: 0, temp_dir: None, kill_grace_ms: 50 }
+    }
+}
+
+/// `[key_values]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeyValuesConfig {
+    /// The largest value, in bytes.
+    #[serde(deserialize_with = "bounded::<1, 67_108_864, _>")]
+    pub value_bytes: u64,
+    /// All keys and values of one store, in bytes.
+    #[serde(deserialize_with = "bounded::<1, 1_099_511_627_776, _>")]
+    pub store_bytes: u64,
+    /// How many keys one store may have.
+    #[serde(deserialize_with = "bounded::<1, 1_000_000_000, _>")]
+    pub keys: u64,
+}
+
+impl Default for KeyValuesConfig {
+    fn default() -> Self {
+        Self { value_bytes: 1024 * 1024, store_bytes: 64 * 1024 * 1024, keys: 100_000 }
     }
 }
 

@@ -27,12 +27,14 @@ mod audit;
 mod entities;
 mod invocations;
 pub mod jobs;
+mod key_values;
 mod payload_ids;
 mod tokens;
 mod versions;
 
 pub use audit::{AuditEntry, AuditQuery};
 pub use invocations::{InvocationQuery, InvocationRow, Request};
+pub use key_values::{Kept, StoreBounds, StoreKey};
 pub use tokens::{TokenChange, TokenNews, TokenRow};
 pub use versions::{FunctionSummary, LaneSummary};
 

@@ -11,6 +11,7 @@ pub mod job;
 pub mod kind;
 pub mod manifest;
 pub mod name;
+pub mod network;
 pub mod outcome;
 pub mod output;
 pub mod package;
@@ -21,7 +22,7 @@ pub mod shape;
 pub mod version;
 
 pub use code::ErrorCode;
-pub use declaration::{Declaration, DeclarationError};
+pub use declaration::{Asks, Declaration, DeclarationError, DeclaredLimits};
 pub use invocation::{Confidential, Invocation, InvocationId, Seal};
 pub use job::{ContinueOn, JobId, JobState, Misfire, Overlap, WordError};
 pub use kind::FunctionType;

@@ -429,7 +429,10 @@ impl Shared {
         let mut tried = false;
         loop {
             let artifact = unless_cancelled(live, self.parts.artifacts.get(&function, entry.as_ref())).await??;
-            call.deadline = Instant::now() + within;
+            let own = artifact.limits;
+            call.memory_bytes = own.memory_bytes.unwrap_or(u64::MAX).min(self.limits.memory_bytes);
+            call.result_bytes = own.result_bytes.unwrap_or(u64::MAX).min(self.limits.result_bytes);
+            call.deadline = Instant::now() + own.deadline_seconds.map_or(within, |own| within.min(seconds(own)));
             let shared = Arc::new(call);
             match self.parts.runtime.execute(&artifact, &shared).await {
                 Err(RuntimeError::Damaged(cause)) if !tried => {

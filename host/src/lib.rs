@@ -16,7 +16,7 @@
 //! publish::Publisher  read it as hostile, compile and check it, stage it in the store, rename it into
 //!                     place as the next version, tell the catalog
 //! ```
-//! Imports point one way: `main → cli, server → hub → api → jobs → invoke, publish → catalog, artifacts → store,
+//! Imports point one way: `main → cli, server → hub → api → jobs → invoke, publish → catalog, artifacts, key_values → store,
 //! runtime, database → function, config`; `security` stands above `database`. Only `state` sees all.
 
 pub mod api;
@@ -29,6 +29,7 @@ pub mod function;
 pub mod hub;
 pub mod invoke;
 pub mod jobs;
+pub mod key_values;
 pub mod metrics;
 pub mod publish;
 pub mod runtime;

@@ -26,8 +26,8 @@ use crate::{
     catalog::{Catalog, CatalogError},
     config::Limits,
     function::{
-        DeclarationError, Digest, EntryName, ErrorCode, FunctionName, FunctionRef, FunctionType, Lane, Manifest,
-        PushId, Shape,
+        Declaration, Digest, EntryName, ErrorCode, FunctionName, FunctionRef, FunctionType, Lane, Manifest, PushId,
+        Shape,
         package::{Package, PackageError},
     },
     store::{FunctionStore, StoreError},
@@ -146,13 +146,13 @@ impl Publisher {
     /// is removed later, and what turns out to be published is made known.
     pub async fn publish(&self, push: Push) -> Result<FunctionRef, PublishError> {
         self.catalog.check_push(&push.name, &push.lane, push.kind).await?;
-        let entry = self.entry(&push).await?;
+        let (entry, declared) = self.entry(&push).await?;
         let prepared = self.artifacts.prepare(&push.package, push.sha256, push.kind, &entry, &push.cancel).await;
         let prepared = match prepared {
             Err(_) if push.cancel.is_cancelled() => return Err(PublishError::GivenUp),
             prepared => prepared?,
         };
-        match self.place(&push, entry, prepared.artifact().shape()).await {
+        match self.place(&push, manifest(&push, entry, prepared.artifact().shape(), &declared)).await {
             Ok(function) => {
                 prepared.keep().await;
                 tracing::info!(version = %function.location, sha256 = %function.sha256, "published");
@@ -165,32 +165,25 @@ impl Publisher {
         }
     }
 
-    /// Reads the package as hostile, and finds the file that runs.
-    async fn entry(&self, push: &Push) -> Result<EntryName, PublishError> {
+    /// Reads the package as hostile, and finds the file that runs, and what the package says of itself.
+    async fn entry(&self, push: &Push) -> Result<(EntryName, Declaration), PublishError> {
         let (path, limits) = (push.package.to_path_buf(), self.limits.clone());
         let (name, kind, wanted) = (push.name.clone(), push.kind, push.entry.clone());
         let picked = tokio::task::spawn_blocking(move || {
             let package = Package::read(File::open(path).map_err(PackageError::Local)?, &limits)?;
             let declared = package.declaration()?;
-            if kind == FunctionType::Exe && declared.shape.is_some() {
-                return Err(DeclarationError::not_for("shape", kind).into());
-            }
-            package.pick_entry(kind, &name, wanted.or(declared.entry).as_ref())
+            declared.check(kind)?;
+            let wanted = wanted.as_ref().or(declared.entry.as_ref());
+            Ok::<_, PackageError>((package.pick_entry(kind, &name, wanted)?, declared))
         });
         Ok(picked.await.map_err(ArtifactError::from)?.map_err(ArtifactError::from)?)
     }
 
     /// Stages and commits; where that fails, what is staged is removed.
-    async fn place(
-        &self,
-        push: &Push,
-        entry: EntryName,
-        shape: Option<Shape>,
-    ) -> Result<Arc<FunctionRef>, PublishError> {
+    async fn place(&self, push: &Push, manifest: Manifest) -> Result<Arc<FunctionRef>, PublishError> {
         if push.cancel.is_cancelled() {
             return Err(PublishError::GivenUp);
         }
-        let manifest = manifest(push, entry, shape);
         let id = manifest.push_id;
         let text = serde_json::to_vec_pretty(&manifest)?;
         let placed = match self.store.stage(id, &push.package, &text).await {
@@ -205,7 +198,7 @@ impl Publisher {
     }
 }
 
-fn manifest(push: &Push, entry: EntryName, shape: Option<Shape>) -> Manifest {
+fn manifest(push: &Push, entry: EntryName, shape: Option<Shape>, declared: &Declaration) -> Manifest {
     let plain = |text: &String| text.chars().filter(|c| !c.is_control()).take(MAX_PUSHED_BY).collect();
     Manifest {
         push_id: PushId::generate(),
@@ -214,6 +207,7 @@ fn manifest(push: &Push, entry: EntryName, shape: Option<Shape>) -> Manifest {
         kind: push.kind,
         entry,
         shape,
+        asks: declared.asks(),
         sha256: push.sha256,
         size: push.size,
         // As exact as the database keeps it, so that all who read it see the same.

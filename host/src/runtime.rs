@@ -22,11 +22,13 @@ use crate::{
 mod capture;
 pub mod console;
 pub mod exchange;
+pub mod key_values;
 pub mod native;
 pub mod wasm;
 
 use console::Console;
 use exchange::Exchange;
+use key_values::KeyValues;
 
 /// The host could not run the guest. Texts are for the log.
 #[derive(Debug, thiserror::Error)]
@@ -147,17 +149,17 @@ pub struct Runtime {
 
 impl Runtime {
     /// A runtime with threads of its own for guests that take their time. `packages` is the folder that native
-    /// programs run from.
+    /// programs run from, `stores` what components may keep values in.
     ///
     /// # Errors
     /// When the machine has no threads or folders for it, or can't run wasmtime.
-    pub fn new(config: &Config, packages: &Path) -> Result<Self, RuntimeError> {
+    pub fn new(config: &Config, packages: &Path, stores: Arc<dyn KeyValues>) -> Result<Self, RuntimeError> {
         let limits = &config.limits;
         let sizes = wasm::Sizes { concurrency: limits.concurrency, memory_bytes: limits.memory_bytes };
         let programs =
             native::Settings { sandbox: &config.sandbox, grants: &config.grants, packages, places: limits.processes };
         Ok(Self {
-            wasm: Arc::new(wasm::Engine::new(sizes)?),
+            wasm: Arc::new(wasm::Engine::new(sizes)?.offering(&config.grants, stores)?),
             native: native::NativeRuntime::new(&config.runtime, &programs)?,
             threads: GuestThreads::start(config.runtime.threads)?,
         })

@@ -20,6 +20,7 @@ use crate::{
     database::{Database, DatabaseError},
     invoke::{Invoker, Parts},
     jobs::Jobs,
+    key_values::DatabaseStores,
     publish::Publisher,
     runtime::{Runtime, RuntimeError},
     security::{self, Addresses, Audit, Connections, Payloads, Rate, Tls, TlsError, Tokens, origin::Origins, tokens},
@@ -117,7 +118,9 @@ impl State {
         let database = database?;
         probed?;
 
-        let runtime = Arc::new(Runtime::new(&config, &Artifacts::packages(&config.artifacts)?)?);
+        let services = tokio::runtime::Handle::current();
+        let stores = Arc::new(DatabaseStores::new(database.clone(), services.clone(), &config.key_values));
+        let runtime = Arc::new(Runtime::new(&config, &Artifacts::packages(&config.artifacts)?, stores)?);
         let artifacts = Artifacts::open(&config.artifacts, &config.limits, store.clone(), runtime.wasm().clone())?;
         let catalog = Arc::new(Catalog::new(database.clone(), store.clone(), catalog::Settings::from(&config.store)));
         let node = node(&config.artifacts.dir)?;
@@ -127,7 +130,6 @@ impl State {
         }
         let publisher =
             Arc::new(Publisher::new(catalog.clone(), store.clone(), artifacts.clone(), config.limits.clone()));
-        let services = tokio::runtime::Handle::current();
         let tls = config.security.tls.as_ref().map(|tls| Tls::new(tls, &services)).transpose()?;
         if tls.is_none() && !address.ip().is_loopback() {
             tracing::warn!("without [security.tls], tokens and payloads pass in the clear");

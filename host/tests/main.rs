@@ -16,6 +16,7 @@ mod develop;
 mod engine;
 mod faults;
 mod fleet;
+mod grants;
 mod hostile;
 mod http;
 mod hub;

@@ -102,6 +102,22 @@ async fn a_handler_of_http_is_called_with_a_payload() {
 }
 
 #[tokio::test]
+async fn of_several_shapes_the_first_counts_unless_the_package_says_another() {
+    let server = Server::start("");
+    for (declared, shape, result) in [
+        ("", "execute", "by execute"),
+        ("shape = \"command\"", "command", "by run"),
+        ("shape = \"execute\"", "execute", "by execute"),
+    ] {
+        let package = zip(&[("both.wasm", &fixture("both.wasm")), ("sharpfaas.toml", declared.as_bytes())]);
+        let (_, pushed) = server.push_zip("functionName=both&lane=dev", package).await;
+        assert_eq!(pushed["shape"], shape, "{declared}: {pushed}");
+        let (_, body) = server.run("both", Value::Null).await;
+        assert_eq!(body["result"], result, "{declared}: {body}");
+    }
+}
+
+#[tokio::test]
 async fn a_package_says_what_runs_and_how() {
     let server = Server::start("");
     let both = |toml: &str| {

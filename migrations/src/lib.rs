@@ -16,6 +16,7 @@ mod m0005_jobs;
 mod m0006_usage;
 mod m0007_history_indexes;
 mod m0008_shapes;
+mod m0009_key_values;
 
 /// All migrations, in their order.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0006_usage::Migration),
             Box::new(m0007_history_indexes::Migration),
             Box::new(m0008_shapes::Migration),
+            Box::new(m0009_key_values::Migration),
         ]
     }
 }

@@ -5,8 +5,9 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Problem, Services, caller::Caller, error::ProblemDocument, fields::Fields};
+use super::{Problem, Services, caller::Caller, error::ProblemDocument, fields::Fields, grants::Reach};
 use crate::{
+    config::Grant,
     database::FunctionSummary,
     function::{ErrorCode, FunctionName, FunctionRef, FunctionType, Lane, Selector, Shape},
     security::Verb,
@@ -64,6 +65,8 @@ pub struct VersionView {
     /// How it is run, of a component.
     #[serde(skip_serializing_if = "Option::is_none")]
     shape: Option<Shape>,
+    #[serde(flatten)]
+    reach: Reach,
     /// Of the package.
     sha256: String,
     /// Of the package, in bytes.
@@ -84,8 +87,8 @@ impl From<FunctionSummary> for FunctionView {
     }
 }
 
-impl From<&FunctionRef> for VersionView {
-    fn from(function: &FunctionRef) -> Self {
+impl VersionView {
+    fn of(function: &FunctionRef, grants: &[Grant]) -> Self {
         Self {
             function_name: function.location.name.to_string(),
             lane: function.location.lane.to_string(),
@@ -93,6 +96,7 @@ impl From<&FunctionRef> for VersionView {
             kind: function.kind,
             entry: function.entry.to_string(),
             shape: function.shape,
+            reach: Reach::of(function, grants),
             sha256: function.sha256.to_string(),
             size: function.size,
             pushed_at: function.pushed_at,
@@ -186,7 +190,7 @@ pub async fn one(path: web::Path<String>, services: Services, caller: Caller) ->
             versions
                 .iter()
                 .filter(|version| caller.can(Verb::Read, &version.location.lane, &name))
-                .map(VersionView::from)
+                .map(|version| VersionView::of(version, &services.config().grants))
                 .collect(),
         ),
         ..FunctionView::from(summary)
@@ -220,5 +224,5 @@ pub async fn version(
     caller.may(Verb::Read, &lane, &name)?;
     let catalog = services.catalog().clone();
     let function = services.spawn(async move { catalog.resolve(&name, &lane, selector).await }).await??;
-    Ok(HttpResponse::Ok().json(VersionView::from(&*function)))
+    Ok(HttpResponse::Ok().json(VersionView::of(&function, &services.config().grants)))
 }

@@ -17,8 +17,10 @@ use super::{
     caller::Caller,
     error::ProblemDocument,
     fields::Fields,
+    grants::Reach,
 };
 use crate::{
+    config::Grant,
     function::{Digest, EntryName, ErrorCode, FunctionName, FunctionRef, FunctionType, Lane, Shape},
     metrics,
     publish::Push,
@@ -45,14 +47,16 @@ pub struct PushResponse {
     /// How it is run, of a component.
     #[serde(skip_serializing_if = "Option::is_none")]
     shape: Option<Shape>,
+    #[serde(flatten)]
+    reach: Reach,
     /// Of the package.
     sha256: String,
     /// Of the package, in bytes.
     size: u64,
 }
 
-impl From<&FunctionRef> for PushResponse {
-    fn from(function: &FunctionRef) -> Self {
+impl PushResponse {
+    fn of(function: &FunctionRef, grants: &[Grant]) -> Self {
         Self {
             function_name: function.location.name.to_string(),
             lane: function.location.lane.to_string(),
@@ -60,6 +64,7 @@ impl From<&FunctionRef> for PushResponse {
             kind: function.kind,
             entry: function.entry.to_string(),
             shape: function.shape,
+            reach: Reach::of(function, grants),
             sha256: function.sha256.to_string(),
             size: function.size,
         }
@@ -138,7 +143,7 @@ pub async fn push(
         published
     };
     let function = services.spawn(work).await??;
-    Ok(HttpResponse::Created().json(PushResponse::from(&function)))
+    Ok(HttpResponse::Created().json(PushResponse::of(&function, &services.config().grants)))
 }
 
 /// A package as it arrived; the file goes when this is dropped.

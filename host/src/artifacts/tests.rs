@@ -201,6 +201,7 @@ impl Bench {
             kind,
             entry: EntryName::parse(entry).expect("an entry"),
             shape: None,
+            asks: None,
             sha256,
             size,
             pushed_at: Utc::now(),

@@ -63,6 +63,10 @@ struct Version {
     kind: String,
     entry: String,
     shape: Option<String>,
+    #[serde(default)]
+    asks: Option<serde_json::Value>,
+    #[serde(default)]
+    granted: Option<serde_json::Value>,
     sha256: String,
     size: u64,
     pushed_at: DateTime<Utc>,
@@ -174,11 +178,30 @@ async fn one(
         row("type", version.kind),
         row("entry", version.entry),
         row("shape", version.shape.unwrap_or_else(|| "-".into())),
+        row("asks for", named(version.asks.as_ref())),
+        row("granted", named(version.granted.as_ref())),
         row("size", format!("{} ({} bytes)", terminal::size(version.size), version.size)),
         row("sha256", version.sha256),
         row("pushed", terminal::time(version.pushed_at)),
         row("by", version.pushed_by.unwrap_or_else(|| "-".into())),
     ])
+}
+
+/// What is asked for or granted, by its kinds.
+pub fn named(what: Option<&serde_json::Value>) -> String {
+    let kinds = what.and_then(serde_json::Value::as_object).into_iter().flatten();
+    let named: Vec<String> = kinds
+        .filter_map(|(kind, what)| match what {
+            serde_json::Value::Array(names) if names.is_empty() => None,
+            serde_json::Value::Object(limits) if limits.is_empty() => None,
+            serde_json::Value::Array(names) => {
+                let names: Vec<_> = names.iter().filter_map(serde_json::Value::as_str).collect();
+                Some(format!("{kind} {}", names.join(", ")))
+            }
+            other => Some(format!("{kind} {other}")),
+        })
+        .collect();
+    if named.is_empty() { "-".into() } else { named.join("; ") }
 }
 
 /// The first row of a table.

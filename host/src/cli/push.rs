@@ -15,6 +15,7 @@ use tokio_util::io::ReaderStream;
 use super::{
     Client, Failure, Terminal,
     client::ClientArgs,
+    functions::named,
     package::{Package, name_of},
     terminal,
 };
@@ -100,6 +101,10 @@ pub struct Published {
     #[serde(rename = "type")]
     kind: String,
     shape: Option<String>,
+    #[serde(default)]
+    asks: Option<serde_json::Value>,
+    #[serde(default)]
+    granted: Option<serde_json::Value>,
     sha256: String,
     size: u64,
 }
@@ -144,7 +149,10 @@ pub async fn push(args: PushArgs, terminal: &mut Terminal) -> Result<(), Failure
     if args.client.json {
         return terminal.print(&text);
     }
-    let Published { function_name, lane, version, kind, shape, sha256, size } = published;
+    let Published { function_name, lane, version, kind, shape, asks, granted, sha256, size } = published;
+    if asks.is_some() {
+        terminal.note(&format!("it asks for: {}; granted: {}", named(asks.as_ref()), named(granted.as_ref())));
+    }
     let kind = shape.map_or(kind.clone(), |shape| format!("{kind}, {shape}"));
     let size = terminal::size(size);
     terminal.print(&format!("{function_name} {version} in {lane} ({kind}, {size}, sha256 {sha256})"))

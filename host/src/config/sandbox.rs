@@ -1,11 +1,19 @@
 //! `[sandbox]` and `[[grants]]`
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::bounded;
-use crate::function::{FunctionName, Lane, pattern};
+use super::{ConfigError, Secret, bounded};
+use crate::function::{
+    FunctionName, Lane,
+    declaration::check_variable,
+    network::{HostPattern, Network},
+    pattern,
+};
 
 /// `[sandbox]`
 #[derive(Debug, Clone, Deserialize)]
@@ -74,6 +82,46 @@ pub struct Grant {
     /// The user, and group, to run as.
     #[serde(deserialize_with = "user")]
     pub user_id: Option<u32>,
+    /// Hosts that components may send HTTP requests to, where their packages ask for them.
+    pub hosts: Vec<HostPattern>,
+    /// Networks that they may connect to although they are not the Internet's.
+    pub networks: Vec<Network>,
+    /// Patterns of the stores of values that they may use, where their packages ask for them.
+    #[serde(deserialize_with = "stores")]
+    pub stores: BTreeSet<String>,
+    /// Values of `wasi:config`, for those whose packages have them too.
+    pub configuration: BTreeMap<String, String>,
+    /// Secret values of it, for those whose packages ask for them.
+    pub secrets: BTreeMap<String, SecretSource>,
+}
+
+/// Where a secret stands; it is read at start.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SecretSource {
+    /// The file; its last line end does not count.
+    pub file: Option<PathBuf>,
+    /// The environment variable.
+    pub env: Option<String>,
+}
+
+impl SecretSource {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When it names none or both, or the one that it names can't be read.
+    pub fn read(&self, name: &str) -> Result<Secret, ConfigError> {
+        let failed = |why: String| ConfigError::Secret(format!("secrets.{name}: {why}"));
+        match (&self.file, &self.env) {
+            (Some(path), None) => std::fs::read_to_string(path)
+                .map(|text| Secret::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+                .map_err(|error| failed(format!("cannot read {}: {error}", path.display()))),
+            (None, Some(variable)) => std::env::var(variable)
+                .map(Secret::new)
+                .map_err(|_| failed(format!("{variable} is not set in the environment"))),
+            _ => Err(failed("it must name one of 'file' and 'env'".into())),
+        }
+    }
 }
 
 impl Grant {
@@ -85,6 +133,10 @@ impl Grant {
         };
         any(&self.lanes, lane.as_str()) && any(&self.functions, function.as_str())
     }
+}
+
+fn stores<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<String>, D::Error> {
+    Ok(patterns(deserializer)?.into_iter().collect())
 }
 
 fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
@@ -110,20 +162,8 @@ fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, 
 
 fn variables<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     let variables = BTreeMap::<String, String>::deserialize(deserializer)?;
-    let name = |name: &str| {
-        name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-            && name.bytes().next().is_some_and(|b| !b.is_ascii_digit())
-    };
     for (key, value) in &variables {
-        if !name(key) {
-            return Err(D::Error::custom(format!("'{key}' is not the name of a variable")));
-        }
-        if key.starts_with("SHARPFAAS_") || matches!(key.as_str(), "HOME" | "TMPDIR") {
-            return Err(D::Error::custom(format!("'{key}' is the server's to set")));
-        }
-        if value.contains('\0') {
-            return Err(D::Error::custom(format!("the value of '{key}' holds a NUL character")));
-        }
+        check_variable(key, value).map_err(D::Error::custom)?;
     }
     Ok(variables)
 }

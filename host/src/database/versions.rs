@@ -21,7 +21,7 @@ use crate::function::{
     reference::shape_of,
 };
 
-/// How many rows go into one statement: 12 values each, below SQLite's 32,766 and PostgreSQL's 65,535.
+/// How many rows go into one statement: 13 values each, below SQLite's 32,766 and PostgreSQL's 65,535.
 const CHUNK: usize = 500;
 
 /// A function and where it is.
@@ -100,6 +100,7 @@ impl Database {
             version::Column::PushedAt,
             version::Column::PushedBy,
             version::Column::Shape,
+            version::Column::Asks,
         ];
         let replace_another_push = OnConflict::columns(key)
             .update_columns(values)
@@ -299,12 +300,15 @@ fn to_row(it: &FunctionRef) -> version::ActiveModel {
         // PostgreSQL's text holds no U+0000.
         pushed_by: Set(it.pushed_by.as_ref().map(|who| who.replace('\0', "\u{fffd}"))),
         shape: Set(it.shape.map(|shape| shape.as_str().into())),
+        // Plain lists of texts always have a JSON form.
+        asks: Set(it.asks.as_ref().and_then(|asks| serde_json::to_string(asks).ok())),
     }
 }
 
 fn from_row(row: version::Model) -> Result<FunctionRef, DbErr> {
     let kind = parse::<FunctionType>("type", &row.kind)?;
     let shape = row.shape.map(|shape| Shape::from_name(&shape).ok_or_else(|| damaged("shape", &shape))).transpose()?;
+    let asks = row.asks.map(|asks| serde_json::from_str(&asks).map_err(|_| damaged("what a version asks for", &asks)));
     Ok(FunctionRef {
         location: Location {
             lane: parse("lane", &row.lane)?,
@@ -313,6 +317,7 @@ fn from_row(row: version::Model) -> Result<FunctionRef, DbErr> {
         },
         kind,
         shape: shape_of(kind, shape),
+        asks: asks.transpose()?,
         entry: parse::<EntryName>("entry", &row.entry)?,
         sha256: parse::<Digest>("digest", &row.sha256)?,
         size: unsigned("size", row.size)?,

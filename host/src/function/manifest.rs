@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Digest, EntryName, FunctionName, FunctionType, Lane, Shape};
+use super::{Asks, Digest, EntryName, FunctionName, FunctionType, Lane, Shape};
 
 /// One push. A time-ordered UUID (RFC 9562, version 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -49,6 +49,9 @@ pub struct Manifest {
     /// How a component is run. Servers of before there were several did not write it: then it is `execute`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<Shape>,
+    /// What it asks for, where it asks for anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asks: Option<Asks>,
     /// Of `package.zip`.
     pub sha256: Digest,
     /// Of `package.zip`, in bytes.

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{EntryName, FunctionName, FunctionType, Lane, Manifest, PushId, Shape, Version};
+use super::{Asks, EntryName, FunctionName, FunctionType, Lane, Manifest, PushId, Shape, Version};
 
 /// The place of one version in the store: `<lane>/<major.minor>/<function>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -113,6 +113,8 @@ pub struct FunctionRef {
     pub entry: EntryName,
     /// How that is run, of a component.
     pub shape: Option<Shape>,
+    /// What it asks for, where it asks for anything.
+    pub asks: Option<Box<Asks>>,
     /// Of `package.zip`.
     pub sha256: Digest,
     /// Of `package.zip`, in bytes.
@@ -133,6 +135,7 @@ impl FunctionRef {
             location: Location { lane: manifest.lane, version, name: manifest.name },
             kind: manifest.kind,
             shape: shape_of(manifest.kind, manifest.shape),
+            asks: manifest.asks.map(Box::new),
             entry: manifest.entry,
             sha256: manifest.sha256,
             size: manifest.size,

@@ -10,7 +10,7 @@
 //!
 //! What a program gets: the payload as its argument and on standard input (where it came encrypted,
 //! on standard input alone); in the environment `PATH`, `HOME`
-//! and `TMPDIR` (both its working folder), `LANG`, and the `SHARPFAAS_…` variables of [`variables`],
+//! and `TMPDIR` (both its working folder), `LANG`, and the `SHARPFAAS_…` variables of [`Call::variables`],
 //! and what it was granted, nothing else. What it gives: its standard output is the result when it ends with code 0.
 //!
 //! Linux 5.11 or later: close_range(2) with `CLOSE_RANGE_CLOEXEC`.
@@ -52,10 +52,6 @@ mod spawner;
 mod tests;
 
 pub use sandbox::Sandbox;
-
-/// The longest text that one argument of a process can hold, in bytes: `MAX_ARG_STRLEN`, 32 pages of
-/// 4 KiB, less the NUL at its end (execve(2)).
-const MAX_ARGUMENT_BYTES: usize = 131_071;
 
 /// What a program finds other programs by.
 const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -221,8 +217,7 @@ async fn in_place(
     call: &Call,
     closing: &CancellationToken,
 ) -> Result<Outcome, RuntimeError> {
-    let on_input_alone = call.confidential || call.payload.len() > MAX_ARGUMENT_BYTES || call.payload.contains('\0');
-    let argument = if on_input_alone { "-".to_owned() } else { call.payload.clone() };
+    let argument = call.argument().to_owned();
     let excess = inner.keeper.expect(call.id, call.memory_bytes, place.seat.group().cloned());
     let time = call.deadline.saturating_duration_since(Instant::now());
     match inner.sandbox.spawn(place, argument, variables(place, call), call.memory_bytes, time).await {
@@ -245,23 +240,14 @@ async fn in_place(
 /// The whole environment of a program.
 fn variables(place: &Place, call: &Call) -> Vec<(String, String)> {
     let text = |path: &Path| path.display().to_string();
-    let left = call.deadline.saturating_duration_since(Instant::now()).as_millis();
-    let mut variables: Vec<(String, String)> = [
+    let mut variables = call.variables();
+    let own = [
         ("HOME", text(&place.folder)),
         ("TMPDIR", text(&place.folder)),
-        (keeper::INVOCATION_VARIABLE, call.id.to_string()),
-        ("SHARPFAAS_FUNCTION", call.name.to_string()),
-        ("SHARPFAAS_LANE", call.lane.to_string()),
-        ("SHARPFAAS_VERSION", call.version.to_string()),
         // Where its other files are.
         ("SHARPFAAS_PACKAGE", text(&place.package)),
-        // How many milliseconds are left when it starts.
-        ("SHARPFAAS_DEADLINE_MS", left.to_string()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into();
-    // Absent where the caller said nothing.
-    variables.extend(call.caller_id.as_ref().map(|caller| ("SHARPFAAS_CALLER_ID".to_owned(), caller.to_string())));
+    ];
+    variables.extend(own.map(|(name, value)| (name.to_owned(), value)));
     variables.extend(place.environment.iter().cloned());
     for (name, value) in [("PATH", SEARCH_PATH), ("LANG", "C.UTF-8")] {
         if !place.environment.iter().any(|(granted, _)| granted == name) {

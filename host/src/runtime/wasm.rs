@@ -29,18 +29,25 @@ use wasmtime::{
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
-use super::{Call, RuntimeError};
-use crate::function::{Failure, FailureKind, Outcome, Shape};
+use super::{Call, RuntimeError, key_values::KeyValues};
+use crate::{
+    config::Grant,
+    function::{Declaration, Failure, FailureKind, Outcome, Shape},
+};
 
 mod command;
 mod compile;
 mod console;
 mod guest;
 mod http;
+mod offered;
+mod outgoing;
+mod reach;
 
 use bindings::FunctionPre;
 pub use compile::{CompileError, compile};
 use guest::Guest;
+use reach::{Offers, Reach};
 
 mod bindings {
     #![allow(missing_docs, clippy::all, clippy::restriction, reason = "generated")]
@@ -97,12 +104,16 @@ pub struct Engine {
     engine: wasmtime::Engine,
     linker: Linker<Guest>,
     compatibility: String,
+    /// None: nothing.
+    offers: Option<Arc<Offers>>,
     _ticker: Ticker,
 }
 
 /// A component, compiled and linked, ready for any number of calls.
 pub struct Component {
     ready: Ready,
+    /// What it may reach; none where it imports nothing for which that matters.
+    reach: Option<Arc<Reach>>,
     /// Whether its last call took longer than a tick.
     is_long: AtomicBool,
 }
@@ -177,7 +188,15 @@ impl Engine {
         };
         let linker = linker(&engine).map_err(host)?;
         let ticker = Ticker::start(engine.clone())?;
-        Ok(Self { compatibility: compatibility(&engine), linker, engine, _ticker: ticker })
+        Ok(Self { compatibility: compatibility(&engine), linker, engine, offers: None, _ticker: ticker })
+    }
+
+    /// With what these grants give to those whose packages ask for it.
+    ///
+    /// # Errors
+    /// When a secret that is granted can't be read.
+    pub fn offering(self, grants: &[Grant], stores: Arc<dyn KeyValues>) -> Result<Self, RuntimeError> {
+        Ok(Self { offers: Some(Arc::new(Offers::open(grants, stores)?)), ..self })
     }
 
     /// Names the compiler, its settings and this processor's features: machine code made under another
@@ -187,13 +206,14 @@ impl Engine {
         &self.compatibility
     }
 
-    /// Maps machine code that [`compile`] made and links it, to be run as `wanted`, or as its first choice. The caller
-    /// answers for where the file comes from: what is in it will run.
+    /// Maps machine code that [`compile`] made and links it, to be run as its package says, or as its first choice.
+    /// The caller answers for where the file comes from: what is in it will run.
     ///
     /// # Errors
     /// [`RuntimeError::Damaged`] when it is not this engine's machine code, or not that of a function;
     /// [`RuntimeError::Unsuitable`] when it can't be run as what is wanted.
-    pub fn load(&self, code: File, wanted: Option<Shape>) -> Result<Component, RuntimeError> {
+    pub fn load(&self, code: File, declared: Arc<Declaration>) -> Result<Component, RuntimeError> {
+        let wanted = declared.shape;
         let damaged = |error: wasmtime::Error| RuntimeError::Damaged(format!("{error:#}"));
         let path = format!("/proc/self/fd/{}", code.as_raw_fd());
         // SAFETY: the caller verified that this very file holds what `compile` wrote, and it lies in a
@@ -210,7 +230,17 @@ impl Engine {
             )));
         };
         let linked = self.linker.instantiate_pre(&component).map_err(damaged)?;
-        Ok(Component { ready: Ready::new(linked, shape).map_err(damaged)?, is_long: AtomicBool::new(false) })
+        let reaches = |offers: &&Arc<Offers>| {
+            let ty = component.component_type();
+            offers.matters(&declared, ty.imports(&self.engine).map(|(name, _)| name))
+        };
+        let reach = self
+            .offers
+            .as_ref()
+            .filter(reaches)
+            .cloned()
+            .map(|offers| Arc::new(Reach { declared: declared.clone(), offers }));
+        Ok(Component { ready: Ready::new(linked, shape).map_err(damaged)?, reach, is_long: AtomicBool::new(false) })
     }
 
     /// Runs one call to its end. Dropped midway, the guest ends with it: whoever polls this sees to deadline
@@ -219,7 +249,7 @@ impl Engine {
     /// # Errors
     /// When the host could not run it; whatever the guest does is an [`Outcome`].
     pub async fn execute(&self, component: &Component, call: &Arc<Call>) -> Result<Outcome, RuntimeError> {
-        let mut store = Store::new(&self.engine, Guest::new(call));
+        let mut store = Store::new(&self.engine, Guest::new(call, component.reach.clone()));
         store.limiter(|guest| &mut guest.limits);
         store.epoch_deadline_async_yield_and_update(SLICE_TICKS);
         // Without it the first deadline is long past, and every call yields, and changes threads, at once.
@@ -308,12 +338,13 @@ fn pool(sizes: Sizes) -> PoolingAllocationConfig {
 }
 
 /// What the host offers: the function's own context, and WASI 0.2 with HTTP whole, though without a grant its
-/// files, sockets and environment are empty.
+/// files, sockets and environment are empty and no request goes out; and [`offered`].
 fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     guest::add_to_linker(&mut linker)?;
+    offered::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

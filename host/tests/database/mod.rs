@@ -8,8 +8,8 @@ use sharpfaas_host::{
     config::DatabaseConfig,
     database::{Database, InvocationRow},
     function::{
-        CallerId, Digest, FunctionName, FunctionRef, FunctionType, InvocationId, Lane, Location, OutputLine, PushId,
-        Selector, Shape, Status, Stream, TokenName, Usage, Version,
+        Asks, CallerId, Digest, FunctionName, FunctionRef, FunctionType, InvocationId, Lane, Location, OutputLine,
+        PushId, Selector, Shape, Status, Stream, TokenName, Usage, Version,
     },
 };
 
@@ -79,6 +79,7 @@ pub fn pushed(function: &str, to: &str, major: u32, minor: u32) -> FunctionRef {
         kind: FunctionType::Dll,
         entry: "function.wasm".parse().expect("an entry"),
         shape: Some(Shape::Http),
+        asks: Some(Box::new(Asks { stores: vec!["default".into()], ..Asks::default() })),
         sha256: Digest::of(format!("{function} {to} {major}.{minor}").as_bytes()),
         size: 12_345_678_901,
         push_id: PushId::generate(),

@@ -204,6 +204,7 @@ async fn publish(store: &DirStore, function: &str, at: Version) -> FunctionRef {
         kind: it.kind,
         entry: it.entry,
         shape: it.shape,
+        asks: it.asks.map(|asks| *asks),
         sha256: it.sha256,
         size: it.size,
         pushed_at: it.pushed_at,

@@ -27,6 +27,7 @@ pub(super) fn manifest(push: PushId, name: &FunctionName, lane: &Lane, kind: Fun
         kind,
         entry: "function.wasm".parse().unwrap(),
         shape: None,
+        asks: None,
         sha256: Digest::of(push.to_string().as_bytes()),
         size: 1000,
         pushed_at: Utc::now(),

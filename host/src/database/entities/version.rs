@@ -30,6 +30,9 @@ pub struct Model {
     /// Of components; none where an older server wrote the row.
     #[sea_orm(column_type = "Text", nullable)]
     pub shape: Option<String>,
+    /// JSON; none where it asks for nothing.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub asks: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]

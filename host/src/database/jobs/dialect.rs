@@ -132,7 +132,7 @@ impl Database {
     }
 
     /// A transaction that writes: with SQLite it has the file from the start, so it is never turned back later.
-    pub(super) async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
+    pub(in crate::database) async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()

@@ -51,8 +51,8 @@ const PASS: Duration = Duration::from_millis(2);
 /// long as it takes the machine to come round to it.
 const NAMELESS: Duration = Duration::from_millis(20);
 
-/// The variable that tells an adopted process's call.
-pub const INVOCATION_VARIABLE: &str = "SHARPFAAS_INVOCATION_ID";
+/// Tells an adopted process's call.
+pub use crate::runtime::INVOCATION_VARIABLE;
 
 static SHARED: Mutex<Weak<Keeper>> = Mutex::new(Weak::new());
 

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::{procfs::Family, *};
 use crate::function::{CallerId, FunctionName, InvocationId, Lane, Version};
+use crate::runtime::MAX_ARGUMENT_BYTES;
 use crate::runtime::console::Console;
 
 mod cost;

@@ -16,7 +16,8 @@ use super::{
         invocation::{self, Context},
     },
     console::Printer,
-    http::Outgoing,
+    outgoing::Outgoing,
+    reach::{Allowed, Reach},
     usize_of,
 };
 use crate::{
@@ -47,18 +48,20 @@ pub(super) struct Guest {
     pub(super) limits: Limiter,
     /// Made when it first asks for HTTP.
     http: Option<Box<Http>>,
+    /// Whether and what it may reach, and that worked out when it first asks for something.
+    reach: Option<Arc<Reach>>,
+    allowed: Option<Arc<Allowed>>,
     call: Arc<Call>,
 }
 
 /// What it has of HTTP.
-#[derive(Default)]
 struct Http {
     context: WasiHttpCtx,
     hooks: Outgoing,
 }
 
 impl Guest {
-    pub(super) fn new(call: &Arc<Call>) -> Self {
+    pub(super) fn new(call: &Arc<Call>, reach: Option<Arc<Reach>>) -> Self {
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(MAX_RESOURCES);
         Self {
@@ -66,43 +69,79 @@ impl Guest {
             resources,
             limits: Limiter { memory_bytes: usize_of(call.memory_bytes), taken: 0, refused: false },
             http: None,
+            reach,
+            allowed: None,
             call: call.clone(),
         }
     }
 
+    /// What it may reach; none: nothing.
+    pub(super) fn allowed(&mut self) -> Option<&Arc<Allowed>> {
+        if self.allowed.is_none() {
+            let reach = self.reach.as_ref()?;
+            self.allowed = Some(Arc::new(reach.allowed(&self.call.lane, &self.call.name)));
+        }
+        self.allowed.as_ref()
+    }
+
+    /// The call that it is for.
+    pub(super) fn call(&self) -> &Call {
+        &self.call
+    }
+
+    pub(super) fn resources(&self) -> &ResourceTable {
+        &self.resources
+    }
+
+    pub(super) fn resources_mut(&mut self) -> &mut ResourceTable {
+        &mut self.resources
+    }
+
     /// Gives it the arguments, environment and standard input of a command line, whose output is kept.
     pub(super) fn be_command(&mut self, capture: &Arc<Capture>) {
+        let mut wasi = self.wasi_with(Some(capture));
         let call = &self.call;
-        let mut wasi = wasi(call, Some(capture));
         wasi.args(&[call.name.as_str(), call.argument()])
             .envs(&call.variables())
             .stdin(MemoryInputPipe::new(call.payload.clone()));
         self.wasi = Some(wasi.build());
     }
-}
 
-/// WASI without files, sockets, environment and arguments.
-fn wasi(call: &Call, capture: Option<&Arc<Capture>>) -> WasiCtxBuilder {
-    let printer = |stream| Printer { console: call.console.clone(), stream, capture: capture.cloned() };
-    let mut wasi = WasiCtxBuilder::new();
-    wasi.stdout(printer(Stream::Stdout))
-        .stderr(printer(Stream::Stderr))
-        .max_random_size(MAX_RANDOM)
-        .allow_tcp(false)
-        .allow_udp(false)
-        .allow_ip_name_lookup(false);
-    wasi
+    /// WASI without files, sockets and arguments, and with no other environment than what is granted.
+    fn wasi_with(&mut self, capture: Option<&Arc<Capture>>) -> WasiCtxBuilder {
+        let call = self.call.clone();
+        let printer = |stream| Printer { console: call.console.clone(), stream, capture: capture.cloned() };
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.stdout(printer(Stream::Stdout))
+            .stderr(printer(Stream::Stderr))
+            .max_random_size(MAX_RANDOM)
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false);
+        for (name, value) in self.allowed().into_iter().flat_map(|allowed| &allowed.environment) {
+            wasi.env(name, value);
+        }
+        wasi
+    }
 }
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: self.wasi.get_or_insert_with(|| wasi(&self.call, None).build()), table: &mut self.resources }
+        if self.wasi.is_none() {
+            self.wasi = Some(self.wasi_with(None).build());
+        }
+        // Just made where it was not there.
+        let ctx = self.wasi.get_or_insert_with(|| WasiCtxBuilder::new().build());
+        WasiCtxView { ctx, table: &mut self.resources }
     }
 }
 
 impl WasiHttpView for Guest {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        let http = self.http.get_or_insert_default();
+        let allowed = if self.http.is_none() { self.allowed().cloned() } else { None };
+        let http = self
+            .http
+            .get_or_insert_with(|| Box::new(Http { context: WasiHttpCtx::new(), hooks: Outgoing::new(allowed) }));
         WasiHttpCtxView { ctx: &mut http.context, table: &mut self.resources, hooks: &mut http.hooks }
     }
 }

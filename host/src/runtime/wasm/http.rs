@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full};
 use tokio::sync::oneshot;
 use wasmtime::Store;
 use wasmtime_wasi_http::{
-    Error, RequestOptions, WasiBody, WasiHttpHooks, WasiHttpView,
+    Error, WasiHttpView,
     p2::{
         bindings::{
             ProxyPre,
@@ -189,21 +189,4 @@ async fn collect(given: oneshot::Receiver<Given>, limit: usize) -> Collected {
     }
     let text = String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
     if text.len() > limit { Collected::TooLarge } else { Collected::Whole(parts.status, text) }
-}
-
-/// Requests that the guest makes: none may.
-#[derive(Debug, Default)]
-pub(super) struct Outgoing;
-
-type Sent = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
-
-impl WasiHttpHooks for Outgoing {
-    fn send_request(
-        &mut self,
-        _: Request<WasiBody>,
-        _: Option<RequestOptions>,
-        _: Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ) -> Box<dyn Future<Output = Sent> + Send> {
-        Box::new(async { Err(Error::HttpRequestDenied) })
-    }
 }

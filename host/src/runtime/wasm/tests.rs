@@ -78,7 +78,7 @@ fn call(payload: &str, millis: u64) -> Arc<Call> {
 
 async fn execute(core: &str, call: &Arc<Call>) -> Outcome {
     let engine = engine();
-    let component = engine.load(compiled(&component(core)).expect("it compiles"), None).expect("it loads");
+    let component = engine.load(compiled(&component(core)).expect("it compiles"), Arc::default()).expect("it loads");
     engine.execute(&component, call).await.expect("the host is well")
 }
 
@@ -94,7 +94,7 @@ async fn a_result_is_read_before_the_guest_frees_it() {
         )
         .replace("(realloc $realloc))", "(realloc $realloc) (post-return (func $post)))");
     let engine = engine();
-    let component = engine.load(compiled(&text).expect("it compiles"), None).expect("it loads");
+    let component = engine.load(compiled(&text).expect("it compiles"), Arc::default()).expect("it loads");
     assert_eq!(engine.execute(&component, &call("kept", 5000)).await.expect("runs"), Ok("kept".to_owned()));
 }
 
@@ -105,7 +105,8 @@ async fn runs_each_call_in_an_instance_of_its_own() {
         "(i32.store8 (local.get $p) (i32.add (i32.const 49) (i32.load (i32.const 200))))
          (i32.store (i32.const 200) (i32.add (i32.const 1) (i32.load (i32.const 200)))) {ECHO}"
     ));
-    let component = engine.load(compiled(&component(&counting)).expect("it compiles"), None).expect("it loads");
+    let component =
+        engine.load(compiled(&component(&counting)).expect("it compiles"), Arc::default()).expect("it loads");
     for _ in 0..10 {
         assert_eq!(engine.execute(&component, &call("x", 5000)).await.expect("runs"), Ok("1".to_owned()));
     }
@@ -127,7 +128,7 @@ async fn a_loop_yields_and_ends_when_it_is_dropped() {
 async fn a_short_call_does_not_yield() {
     use futures_util::FutureExt;
     let engine = engine();
-    let component = engine.load(compiled(&component(&module(ECHO))).expect("compiles"), None).expect("loads");
+    let component = engine.load(compiled(&component(&module(ECHO))).expect("compiles"), Arc::default()).expect("loads");
     // One in a hundred may meet a tick.
     let whole = (0..100).filter(|_| {
         let call = call("kept", 5000);
@@ -176,5 +177,5 @@ fn refuses_what_cannot_run_and_says_what_is_missing() {
 fn does_not_load_other_bytes() {
     let mut file = tempfile::tempfile().expect("a file");
     std::io::Write::write_all(&mut file, &[7; 10_000]).expect("it is written");
-    assert!(matches!(engine().load(file, None), Err(RuntimeError::Damaged(_))));
+    assert!(matches!(engine().load(file, Arc::default()), Err(RuntimeError::Damaged(_))));
 }
