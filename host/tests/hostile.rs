@@ -57,6 +57,8 @@ struct Target {
 impl Target {
     async fn start(config: &str) -> Self {
         let server = Server::start(config);
+        // It listens before all its threads have their names.
+        assert_eq!(server.get("/healthz").await.0, 200);
         let before = Holdings::of(&server);
         server.push("echo.wasm").await;
         server.run("echo", json!("first")).await;
