@@ -279,7 +279,11 @@ async fn dev_runs_again_when_something_changes_and_ctrl_c_ends_it() {
 #[tokio::test]
 async fn dev_that_is_killed_takes_its_server_along() {
     let (_folder, project) = new("dev-killed", "exe").await;
-    let mut dev = Dev::start(&project, &["--payload", r#"{"name": "Zoe"}"#]);
+    // Nobody is left to remove what it has there.
+    let temporary = tempfile::tempdir().expect("a folder");
+    let mut start = command(&project, &["dev", "--payload", r#"{"name": "Zoe"}"#]);
+    start.env("TMPDIR", temporary.path());
+    let mut dev = Dev::start_with(start);
     let url = dev.says("server: ").await.replace("server: ", "");
     assert_eq!(dev.result().await, r#"{"greeting":"Hello, Zoe!"}"#);
     dev.signal(Signal::KILL);
