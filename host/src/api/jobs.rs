@@ -6,7 +6,11 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::{
-    Caller, Problem, Services, at, error::ProblemDocument, fields::Fields, requests::JobOrJobs, run, schedules,
+    Caller, Problem, Services, at,
+    error::ProblemDocument,
+    fields::Fields,
+    requests::{JobFilters, JobOrJobs},
+    run, schedules,
 };
 use crate::{
     database::jobs::{Enqueued, JobFilter, JobQuery, JobRow, NewJob},
@@ -194,16 +198,7 @@ fn bulk(request: &HttpRequest, caller: &Caller) -> Result<JobFilter, Problem> {
     path = "/api/jobs",
     tag = "jobs",
     params(
-        ("state" = Option<JobState>, Query, description = "In this state only"),
-        ("function" = Option<String>, Query, description = "Of this function only"),
-        ("lane" = Option<String>, Query, description = "Of this lane only"),
-        ("queue" = Option<String>, Query, description = "Of this queue only"),
-        ("callerId" = Option<String>, Query, description = "Of this caller only"),
-        ("scheduleId" = Option<String>, Query, description = "Made by this schedule only"),
-        ("batchId" = Option<Uuid>, Query, description = "Of this batch only"),
-        ("since" = Option<DateTime<Utc>>, Query, description = "Handed in at this time or later"),
-        ("until" = Option<DateTime<Utc>>, Query, description = "Handed in before this time"),
-        ("text" = Option<String>, Query, description = "With this text in the payload or the error"),
+        JobFilters,
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 500, description = "At most this many, 1 to 500; 50 where none is given"),
         ("before" = Option<Uuid>, Query, description = "Older than this: `next` of the page before"),
     ),
@@ -301,16 +296,7 @@ pub async fn delete(path: web::Path<String>, services: Services, caller: Caller)
     path = "/api/jobs/requeue",
     tag = "jobs",
     params(
-        ("state" = Option<JobState>, Query, description = "In this state only"),
-        ("function" = Option<String>, Query, description = "Of this function only"),
-        ("lane" = Option<String>, Query, description = "Of this lane only"),
-        ("queue" = Option<String>, Query, description = "Of this queue only"),
-        ("callerId" = Option<String>, Query, description = "Of this caller only"),
-        ("scheduleId" = Option<String>, Query, description = "Made by this schedule only"),
-        ("batchId" = Option<Uuid>, Query, description = "Of this batch only"),
-        ("since" = Option<DateTime<Utc>>, Query, description = "Handed in at this time or later"),
-        ("until" = Option<DateTime<Utc>>, Query, description = "Handed in before this time"),
-        ("text" = Option<String>, Query, description = "With this text in the payload or the error"),
+        JobFilters,
         ("all" = Option<bool>, Query, description = "`true`: every job. Either this or a filter must be given"),
     ),
     responses(
@@ -331,16 +317,7 @@ pub async fn requeue_all(request: HttpRequest, services: Services, caller: Calle
     path = "/api/jobs",
     tag = "jobs",
     params(
-        ("state" = Option<JobState>, Query, description = "In this state only"),
-        ("function" = Option<String>, Query, description = "Of this function only"),
-        ("lane" = Option<String>, Query, description = "Of this lane only"),
-        ("queue" = Option<String>, Query, description = "Of this queue only"),
-        ("callerId" = Option<String>, Query, description = "Of this caller only"),
-        ("scheduleId" = Option<String>, Query, description = "Made by this schedule only"),
-        ("batchId" = Option<Uuid>, Query, description = "Of this batch only"),
-        ("since" = Option<DateTime<Utc>>, Query, description = "Handed in at this time or later"),
-        ("until" = Option<DateTime<Utc>>, Query, description = "Handed in before this time"),
-        ("text" = Option<String>, Query, description = "With this text in the payload or the error"),
+        JobFilters,
         ("all" = Option<bool>, Query, description = "`true`: every job. Either this or a filter must be given"),
     ),
     responses(

@@ -6,10 +6,10 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::function::{ContinueOn, FunctionType, Misfire, Overlap};
+use crate::function::{ContinueOn, FunctionType, JobState, Misfire, Overlap};
 
 /// What is to be run. Names that are not known go to the function as its parameters.
 #[derive(Serialize, ToSchema)]
@@ -117,4 +117,31 @@ pub struct ScheduleRequest {
     call: CallFields,
     #[serde(flatten)]
     work: WorkFields,
+}
+
+/// Which jobs are meant.
+#[derive(Serialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub struct JobFilters {
+    /// In this state only.
+    state: Option<JobState>,
+    /// Of this function only.
+    function: Option<String>,
+    /// Of this lane only.
+    lane: Option<String>,
+    /// Of this queue only.
+    queue: Option<String>,
+    /// Of this caller only.
+    caller_id: Option<String>,
+    /// Made by this schedule only.
+    schedule_id: Option<String>,
+    /// Of this batch only.
+    batch_id: Option<Uuid>,
+    /// Handed in at this time or later.
+    since: Option<DateTime<Utc>>,
+    /// Handed in before this time.
+    until: Option<DateTime<Utc>>,
+    /// With this text in the payload or the error.
+    text: Option<String>,
 }
