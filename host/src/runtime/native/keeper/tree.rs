@@ -205,7 +205,7 @@ impl Tree {
             None => {
                 self.measure(main);
                 let age = now.saturating_duration_since(self.began);
-                self.next = Some(now.max(self.rested(began)) + (age / 8).clamp(FIRST_SAMPLE, SAMPLE));
+                self.next = Some(self.rested(began) + (age / 8).clamp(FIRST_SAMPLE, SAMPLE));
                 false
             }
             Some(ending) => {

@@ -79,7 +79,7 @@ impl Groups {
             let join = if hierarchy.unified { members.clone() } else { folder.join("tasks") };
             group.joins.push(rustix::fs::open(&join, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?);
             if hierarchy.has(Kind::Processes) {
-                self.bound_processes(&folder)?;
+                bound_processes(&folder, self.bounds.processes)?;
                 group.processes = Some(folder.clone());
             }
             if hierarchy.has(Kind::Memory) {
@@ -100,10 +100,6 @@ impl Groups {
         }
         group.seen_cpu.store(group.cpu_now(), Ordering::Relaxed);
         Ok(Arc::new(group))
-    }
-
-    fn bound_processes(&self, folder: &Path) -> io::Result<()> {
-        fs::write(folder.join("pids.max"), self.bounds.processes.to_string())
     }
 
     fn bound_cpu(&self, folder: &Path, unified: bool) -> io::Result<()> {
@@ -144,6 +140,8 @@ pub struct Group {
     unified: Option<PathBuf>,
     /// Whether it may have no more processes, because those in it are being ended.
     closed: AtomicBool,
+    /// How many it had been refused by then: those after it say nothing of the call.
+    refused: AtomicU64,
     /// What counters stood at when the call before this one had ended.
     seen_cpu: AtomicU64,
     seen_kills: AtomicU64,
@@ -180,8 +178,9 @@ impl Group {
     /// # Errors
     /// When its limit can't be set.
     pub fn begin(&self, memory_bytes: u64) -> io::Result<()> {
-        if let Some(folder) = self.processes.as_ref().filter(|_| self.closed.swap(false, Ordering::Relaxed)) {
-            fs::write(folder.join("pids.max"), self.most_processes.to_string())?;
+        if let Some(folder) = self.processes.as_ref().filter(|_| self.closed.load(Ordering::Relaxed)) {
+            bound_processes(folder, self.most_processes)?;
+            self.closed.store(false, Ordering::Relaxed);
         }
         let Some((folder, unified)) = &self.memory else { return Ok(()) };
         let set = |name: &str, value: &str| fs::write(folder.join(name), value);
@@ -227,7 +226,9 @@ impl Group {
             taken.starved = since(&self.seen_kills, field(&folder.join(events), "oom_kill")) > 0;
         }
         if let Some(folder) = &self.processes {
-            taken.crowded = since(&self.seen_refusals, field(&folder.join("pids.events"), "max")) > 0;
+            let now = refusals(folder);
+            let counted = if self.closed.load(Ordering::Relaxed) { self.refused.load(Ordering::Relaxed) } else { now };
+            taken.crowded = counted > self.seen_refusals.swap(now, Ordering::Relaxed);
         }
         if self.time.is_some() {
             taken.cpu_us = Some(since(&self.seen_cpu, self.cpu_now()));
@@ -262,12 +263,22 @@ impl Group {
             return;
         }
         if let Some(folder) = self.processes.as_ref().filter(|_| !self.closed.swap(true, Ordering::Relaxed)) {
-            let _ = fs::write(folder.join("pids.max"), "0");
+            self.refused.store(refusals(folder), Ordering::Relaxed);
+            let _ = bound_processes(folder, 0);
         }
         for member in self.members() {
             let _ = rustix::process::kill_process(member, Signal::KILL);
         }
     }
+}
+
+fn bound_processes(folder: &Path, most: u64) -> io::Result<()> {
+    fs::write(folder.join("pids.max"), most.to_string())
+}
+
+/// How often a group was refused another process.
+fn refusals(folder: &Path) -> u64 {
+    field(&folder.join("pids.events"), "max")
 }
 
 fn number(path: &Path) -> Option<u64> {

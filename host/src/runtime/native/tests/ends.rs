@@ -133,6 +133,17 @@ async fn cancelled_at_once_and_with_all_its_tree() {
 }
 
 #[tokio::test]
+async fn what_is_ended_behind_a_program_says_nothing_of_its_own_end() {
+    let fixture = Fixture::new();
+    let script = "trap '' TERM; for i in 1 2 3 4 5 6 7 8; do (while :; do /bin/true; done) & done; exit 3";
+    for _ in 0..10 {
+        let (kind, detail) = failure(fixture.run(script, &call("")).await);
+        assert_eq!(kind, FailureKind::Failed);
+        assert!(detail.starts_with("exited with code 3"), "{detail}");
+    }
+}
+
+#[tokio::test]
 async fn sigterm_comes_first_and_what_heeds_it_ends_in_its_own_way() {
     let fixture = Fixture::new();
     let call = Call { deadline: Instant::now() + Duration::from_millis(300), ..call("") };
