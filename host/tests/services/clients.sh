@@ -6,21 +6,12 @@
 #
 # Installs Debian's packages where node, Chromium or Python's venv is missing and the user is root.
 set -euo pipefail
+. "$(dirname "$0")/packages.sh"
 here=$(cd "$(dirname "$0")/../clients" && pwd)
 [ "${1:-}" = make ] && [ -n "${2:-}" ] || { echo "usage: $0 make DIR" >&2; exit 2; }
 mkdir -p "$2"
 to=$(cd "$2" && pwd)
-missing=()
-for pair in node:nodejs npm:npm python3:python3-venv chromium:chromium; do
-    command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
-done
-if [ ${#missing[@]} != 0 ]; then
-    if [ "$(id -u)" != 0 ]; then
-        echo "$0: install Debian's packages ${missing[*]}" >&2
-        exit 1
-    fi
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >&2
-fi
+need node:nodejs npm:npm python3:python3-venv chromium:chromium
 cp "$here"/* "$to"
 {
     npm install --prefix "$to" --no-audit --no-fund --silent

@@ -6,21 +6,12 @@
 # Installs Debian's packages where node, npm or Python's venv is missing and the user is root; what else is needed comes
 # from npm and PyPI, into DIR.
 set -euo pipefail
+. "$(dirname "$0")/packages.sh"
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 [ "${1:-}" = make ] && [ -n "${2:-}" ] || { echo "usage: $0 make DIR" >&2; exit 2; }
 mkdir -p "$2"
 to=$(cd "$2" && pwd)
-missing=()
-for pair in node:nodejs npm:npm python3:python3-venv; do
-    command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
-done
-if [ ${#missing[@]} != 0 ]; then
-    if [ "$(id -u)" != 0 ]; then
-        echo "$0: install Debian's packages ${missing[*]}" >&2
-        exit 1
-    fi
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >&2
-fi
+need node:nodejs npm:npm python3:python3-venv
 # Nothing is built or installed in the checkout; the SDKs and examples lie to one another as they do there.
 mkdir -p "$to/guest-sdk" "$to/examples"
 cp -r "$root/guest-sdk/wit" "$root/guest-sdk/js" "$root/guest-sdk/python" "$to/guest-sdk/"
