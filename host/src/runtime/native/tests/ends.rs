@@ -135,7 +135,9 @@ async fn cancelled_at_once_and_with_all_its_tree() {
 #[tokio::test]
 async fn what_is_ended_behind_a_program_says_nothing_of_its_own_end() {
     let fixture = Fixture::new();
-    let script = "trap '' TERM; for i in 1 2 3 4 5 6 7 8; do (while :; do /bin/true; done) & done; exit 3";
+    // In sessions of their own, so that they are not ended with the program's group.
+    let script =
+        "trap '' TERM; for i in 1 2 3 4 5 6 7 8; do setsid sh -c 'while :; do (:); done' & done; sleep 0.1; exit 3";
     for _ in 0..10 {
         let (kind, detail) = failure(fixture.run(script, &call("")).await);
         assert_eq!(kind, FailureKind::Failed);
