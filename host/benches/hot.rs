@@ -49,9 +49,9 @@ fn echo() -> (Arc<Engine>, Arc<Component>) {
     let source = std::env::var_os("SHARPFAAS_ECHO").map(PathBuf::from).expect("SHARPFAAS_ECHO names no component");
     let folder = TempDir::new().expect("a folder");
     let code = folder.path().join("echo.cwasm");
-    wasm::compile(&source, &code).expect("it compiles");
+    let abi = wasm::compile(&source, &code).expect("it compiles");
     let engine = Engine::new(Sizes { concurrency: 64, memory_bytes: 128 << 20 }).expect("an engine");
-    let component = engine.load(File::open(code).expect("it is there"), Arc::default()).expect("it loads");
+    let component = engine.load(File::open(code).expect("it is there"), abi, Arc::default()).expect("it loads");
     (Arc::new(engine), Arc::new(component))
 }
 

@@ -24,7 +24,10 @@ use crate::{
     function::{
         Declaration, DeclaredLimits, Digest, EntryName, FunctionRef, FunctionType, Shape, package::PackageError,
     },
-    runtime::{Program, ProgramPath, RuntimeError, native, wasm},
+    runtime::{
+        Program, ProgramPath, RuntimeError, native,
+        wasm::{self, Abi},
+    },
     store::FunctionStore,
 };
 
@@ -142,7 +145,7 @@ impl Artifacts {
     ) -> Result<Self, ArtifactError> {
         let folder = Arc::new(Folder::open(&config.dir)?);
         let inner = Inner {
-            usage: Usage::new(folder.clone(), wasm.compatibility()),
+            usage: Usage::new(folder.clone(), Abi::ALL.map(|abi| wasm.compatibility(abi).to_owned())),
             folder,
             memory: Cache::builder().max_capacity(config.loaded).eviction_policy(EvictionPolicy::lru()).build(),
             store,
@@ -207,11 +210,13 @@ impl Artifacts {
         self.inner.memory.invalidate(&key).await;
         let package = self.inner.usage.pin(Item::Package(key.zip), true);
         let _making = package.making().await;
-        let (folder, compatibility) = (self.inner.folder.clone(), self.inner.wasm.compatibility().to_owned());
+        let (folder, wasm) = (self.inner.folder.clone(), self.inner.wasm.clone());
         blocking(move || {
             let found = unpacked::find(&folder, &key.zip, key.kind, &key.entry, true)?;
             match (found, key.kind) {
-                (Some(found), FunctionType::Dll) => code::discard(&folder, &found.sha256, &compatibility),
+                (Some(found), FunctionType::Dll) => Abi::ALL
+                    .into_iter()
+                    .try_for_each(|abi| code::discard(&folder, &found.sha256, wasm.compatibility(abi))),
                 (Some(_), FunctionType::Exe) | (None, _) => Ok(()),
             }
         })
@@ -394,12 +399,13 @@ impl Inner {
         let workshop = self.folder.workshop()?;
         let made = workshop.path().join("made.cwasm");
         let input = found.files.join(entry.as_str());
-        tokio::select! {
+        let abi = tokio::select! {
             biased;
             () = cancel.cancelled() => return Err(ArtifactError::Aborted("the push was given up".into())),
             compiled = self.compiler.compile(&input, &made) => compiled?,
-        }
-        let (folder, compatibility, sha256) = (self.folder.clone(), self.wasm.compatibility().to_owned(), found.sha256);
+        };
+        let compatibility = self.wasm.compatibility(abi).to_owned();
+        let (folder, sha256) = (self.folder.clone(), found.sha256);
         blocking(move || code::install(&folder, &made, &sha256, &compatibility)).await?;
         drop(workshop);
         code.made();
@@ -415,9 +421,13 @@ impl Inner {
 
     async fn load(&self, sha256: Digest, declared: Arc<Declaration>) -> Result<Option<wasm::Component>, ArtifactError> {
         let (folder, wasm) = (self.folder.clone(), self.wasm.clone());
-        blocking(move || match code::find(&folder, &sha256, wasm.compatibility())? {
-            Some(file) => Ok(Some(wasm.load(file, declared)?)),
-            None => Ok(None),
+        blocking(move || {
+            for abi in Abi::ALL {
+                if let Some(file) = code::find(&folder, &sha256, wasm.compatibility(abi))? {
+                    return Ok(Some(wasm.load(file, abi, declared)?));
+                }
+            }
+            Ok(None)
         })
         .await
     }

@@ -334,6 +334,8 @@ pub struct RuntimeConfig {
     /// Threads that run guests; 0: one a core.
     #[serde(deserialize_with = "bounded::<0, 1024, _>")]
     pub threads: u64,
+    /// Whether components of the component model's async ABI may be run, WASI 0.3 among them.
+    pub async_abi: bool,
     /// The folder in which native programs get their temporary folders; none: the system's.
     pub temp_dir: Option<PathBuf>,
     /// How long the processes of a call get between SIGTERM and SIGKILL when it ends early, in milliseconds.
@@ -343,7 +345,7 @@ pub struct RuntimeConfig {
 
 impl Default for RuntimeConfig {
     fn default() -> Self {
-        Self { threads: 0, temp_dir: None, kill_grace_ms: 50 }
+        Self { threads: 0, async_abi: true, temp_dir: None, kill_grace_ms: 50 }
     }
 }
 

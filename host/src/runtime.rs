@@ -156,10 +156,12 @@ impl Runtime {
     pub fn new(config: &Config, packages: &Path, stores: Arc<dyn KeyValues>) -> Result<Self, RuntimeError> {
         let limits = &config.limits;
         let sizes = wasm::Sizes { concurrency: limits.concurrency, memory_bytes: limits.memory_bytes };
+        let wasm = wasm::Engine::new(sizes)?.offering(&config.grants, stores)?;
+        let wasm = if config.runtime.async_abi { wasm } else { wasm.without_async() };
         let programs =
             native::Settings { sandbox: &config.sandbox, grants: &config.grants, packages, places: limits.processes };
         Ok(Self {
-            wasm: Arc::new(wasm::Engine::new(sizes)?.offering(&config.grants, stores)?),
+            wasm: Arc::new(wasm),
             native: native::NativeRuntime::new(&config.runtime, &programs)?,
             threads: GuestThreads::start(config.runtime.threads)?,
         })

@@ -114,6 +114,27 @@ async fn requests_go_to_hosts_that_are_asked_for_and_granted_and_to_public_addre
 }
 
 #[tokio::test]
+async fn requests_by_wasi_3_need_the_same_grants() {
+    let server = Server::start(
+        "[[grants]]\nlanes = [\"dev\", \"inside\"]\nhosts = [\"http://127.0.0.1:*\"]\n\
+         [[grants]]\nlanes = [\"inside\"]\nnetworks = [\"127.0.0.0/8\"]\n",
+    );
+    let port = elsewhere().await;
+    for (lane, declared, told) in [
+        ("dev", "outbound = [\"http://127.0.0.1:*\"]", "DestinationIpProhibited"),
+        ("inside", "", "HttpRequestDenied"),
+        ("inside", "outbound = [\"http://127.0.0.1:*\"]", "200 hello"),
+    ] {
+        let package = zip(&[("it.wasm", &fixture("wasi3-http.wasm")), ("sharpfaas.toml", declared.as_bytes())]);
+        let (status, pushed) = server.push_zip(&format!("functionName=asks&lane={lane}"), package).await;
+        assert_eq!(status, StatusCode::CREATED, "{pushed}");
+        let path = format!("/fn/{lane}/asks/fetch?http://127.0.0.1:{port}/");
+        let text = server.client.get(server.url(&path)).send().await.expect("an answer").text().await.expect("text");
+        assert!(text.contains(told), "{lane} {declared}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn configuration_and_secrets_are_given_to_who_asks_and_never_shown() {
     const SECRET: &str = "not-for-everybody-4711";
     let folder = std::sync::Arc::new(tempfile::tempdir().expect("a folder"));

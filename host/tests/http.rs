@@ -10,17 +10,26 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::common::server::{PATIENCE, Server};
+use crate::common::{
+    fixtures::zipped,
+    server::{PATIENCE, Server},
+};
 
 /// More than memory may grow by while it passes.
 const LARGE: u64 = 100 << 20;
 /// How much more memory than before the server may have while bodies pass through it, in bytes.
 const FLAT: u64 = 40 << 20;
 
-async fn server(config: &str) -> Server {
-    let server = Server::start(config);
-    server.push("http.wasm").await;
-    server
+/// Servers whose function `http` is the same for each generation of WASI.
+async fn servers(config: &str) -> Vec<Server> {
+    let mut servers = Vec::new();
+    for fixture in ["http.wasm", "wasi3-http.wasm"] {
+        let server = Server::start(config);
+        let (status, pushed) = server.push_zip("functionName=http&lane=dev", zipped(fixture)).await;
+        assert_eq!((status, &pushed["shape"]), (StatusCode::CREATED, &json!("http")), "{pushed}");
+        servers.push(server);
+    }
+    servers
 }
 
 /// A request to the function's route.
@@ -50,158 +59,165 @@ async fn newest(server: &Server, status: &str) -> Value {
 
 #[tokio::test]
 async fn a_request_goes_in_and_its_answer_comes_out() {
-    let server = server("").await;
-    for method in ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PURGE"] {
-        let method: Method = method.parse().expect("a method");
-        let asked = ask(&server, method.clone(), "/told?a=1&b=%20x")
-            .header("X-Own", "1")
-            .header("Authorization", "Bearer nothing")
-            .header("Keep-Alive", "5");
-        let response = asked.send().await.expect("an answer");
-        assert_eq!(
-            (response.status(), &response.headers()["content-type"]),
-            (StatusCode::OK, &"application/json".parse().expect("a header"))
-        );
-        let told: Value = response.json().await.expect("JSON");
-        assert_eq!(told["path"], "/told?a=1&b=%20x", "{told}");
-        assert!(told["method"].as_str().is_some_and(|told| told.eq_ignore_ascii_case(method.as_str())), "{told}");
-        assert_eq!(
-            (&told["scheme"], &told["authority"]),
-            (&json!("http"), &json!(server.url.trim_start_matches("http://")))
-        );
-        let header = |name: &str| {
-            let headers = told["headers"].as_array().expect("headers");
-            headers.iter().find(|pair| pair[0] == name).map(|pair| pair[1].clone())
-        };
-        assert_eq!(header("x-own"), Some(json!("1")));
-        assert_eq!((header("authorization"), header("keep-alive"), header("host")), (None, None, None), "{told}");
-        assert_eq!(header("x-forwarded-for"), Some(json!("127.0.0.1")));
-        assert_eq!(header("x-forwarded-prefix"), Some(json!("/fn/dev/http")));
+    for server in servers("").await {
+        for method in ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PURGE"] {
+            let method: Method = method.parse().expect("a method");
+            let asked = ask(&server, method.clone(), "/told?a=1&b=%20x")
+                .header("X-Own", "1")
+                .header("Authorization", "Bearer nothing")
+                .header("Keep-Alive", "5");
+            let response = asked.send().await.expect("an answer");
+            assert_eq!(
+                (response.status(), &response.headers()["content-type"]),
+                (StatusCode::OK, &"application/json".parse().expect("a header"))
+            );
+            let told: Value = response.json().await.expect("JSON");
+            assert_eq!(told["path"], "/told?a=1&b=%20x", "{told}");
+            assert!(told["method"].as_str().is_some_and(|told| told.eq_ignore_ascii_case(method.as_str())), "{told}");
+            assert_eq!(
+                (&told["scheme"], &told["authority"]),
+                (&json!("http"), &json!(server.url.trim_start_matches("http://")))
+            );
+            let header = |name: &str| {
+                let headers = told["headers"].as_array().expect("headers");
+                headers.iter().find(|pair| pair[0] == name).map(|pair| pair[1].clone())
+            };
+            assert_eq!(header("x-own"), Some(json!("1")));
+            assert_eq!((header("authorization"), header("keep-alive"), header("host")), (None, None, None), "{told}");
+            assert_eq!(header("x-forwarded-for"), Some(json!("127.0.0.1")));
+            assert_eq!(header("x-forwarded-prefix"), Some(json!("/fn/dev/http")));
+        }
+        for (path, status, said) in [
+            ("/status?204", 204, ""),
+            ("/status?418", 418, "as you wished"),
+            ("/not-allowed", 405, "my own words"),
+            ("/ask", 401, "who are you"),
+            ("/elsewhere", 404, "no such path"),
+            ("", 200, ""),
+        ] {
+            let response = get(&server, path).await;
+            assert_eq!(response.status(), status, "{path}");
+            assert_eq!(response.text().await.expect("text"), said, "{path}");
+        }
+        let response = get(&server, "/hop").await;
+        let many: Vec<_> = response.headers().get_all("x-many").iter().collect();
+        assert_eq!(many, ["1", "2"]);
+        assert_eq!(response.headers()["x-own"], "kept");
+        assert!(!response.headers().contains_key("content-type"), "{:?}", response.headers());
     }
-    for (path, status, said) in [
-        ("/status?204", 204, ""),
-        ("/status?418", 418, "as you wished"),
-        ("/not-allowed", 405, "my own words"),
-        ("/ask", 401, "who are you"),
-        ("/elsewhere", 404, "no such path"),
-        ("", 200, ""),
-    ] {
-        let response = get(&server, path).await;
-        assert_eq!(response.status(), status, "{path}");
-        assert_eq!(response.text().await.expect("text"), said, "{path}");
-    }
-    let response = get(&server, "/hop").await;
-    let many: Vec<_> = response.headers().get_all("x-many").iter().collect();
-    assert_eq!(many, ["1", "2"]);
-    assert_eq!(response.headers()["x-own"], "kept");
-    assert!(!response.headers().contains_key("content-type"), "{:?}", response.headers());
 }
 
 #[tokio::test]
 async fn head_is_answered_without_a_body() {
-    let server = server("").await;
-    for path in ["/head", "/large?100000"] {
-        let response = ask(&server, Method::HEAD, path).send().await.expect("an answer");
-        assert_eq!(response.status(), StatusCode::OK);
-        if path == "/head" {
-            assert_eq!(response.headers()["content-length"], "5");
+    for server in servers("").await {
+        for path in ["/head", "/large?100000"] {
+            let response = ask(&server, Method::HEAD, path).send().await.expect("an answer");
+            assert_eq!(response.status(), StatusCode::OK);
+            if path == "/head" {
+                assert_eq!(response.headers()["content-length"], "5");
+            }
+            assert!(response.bytes().await.expect("nothing").is_empty());
         }
-        assert!(response.bytes().await.expect("nothing").is_empty());
+        // The same connection serves on.
+        assert_eq!(get(&server, "/head").await.text().await.expect("text"), "12345");
     }
-    // The same connection serves on.
-    assert_eq!(get(&server, "/head").await.text().await.expect("text"), "12345");
 }
 
 #[tokio::test]
 async fn bodies_stream_both_ways_and_memory_stays_flat() {
-    let server = server("[limits]\npayload_bytes = 1000\nresult_bytes = 1000").await;
-    assert_eq!(
-        ask(&server, Method::POST, "/count")
-            .body(chunked(70_000))
-            .send()
-            .await
-            .expect("an answer")
-            .text()
-            .await
-            .expect("text"),
-        "70000"
-    );
-    let before = server.resident();
-    let mut peak = before;
-    let counted = ask(&server, Method::POST, "/count").body(chunked(LARGE)).send().await.expect("an answer");
-    assert_eq!(counted.text().await.expect("text"), LARGE.to_string());
-    peak = peak.max(server.resident());
-    // As much as comes, and as it comes: what is echoed is not all there before the first of it is back.
-    let echoed = ask(&server, Method::POST, "/echo").header("Content-Type", "text/x-mine").body(chunked(LARGE)).send();
-    let echoed = echoed.await.expect("an answer");
-    assert_eq!(echoed.headers()["content-type"], "text/x-mine");
-    let mut total = 0;
-    let mut body = echoed.bytes_stream();
-    while let Some(piece) = body.next().await {
-        total += piece.expect("a piece").len() as u64;
+    for server in servers("[limits]\npayload_bytes = 1000\nresult_bytes = 1000").await {
+        assert_eq!(
+            ask(&server, Method::POST, "/count")
+                .body(chunked(70_000))
+                .send()
+                .await
+                .expect("an answer")
+                .text()
+                .await
+                .expect("text"),
+            "70000"
+        );
+        let before = server.resident();
+        let mut peak = before;
+        let counted = ask(&server, Method::POST, "/count").body(chunked(LARGE)).send().await.expect("an answer");
+        assert_eq!(counted.text().await.expect("text"), LARGE.to_string());
         peak = peak.max(server.resident());
+        // As much as comes, and as it comes: what is echoed is not all there before the first of it is back.
+        let echoed =
+            ask(&server, Method::POST, "/echo").header("Content-Type", "text/x-mine").body(chunked(LARGE)).send();
+        let echoed = echoed.await.expect("an answer");
+        assert_eq!(echoed.headers()["content-type"], "text/x-mine");
+        let mut total = 0;
+        let mut body = echoed.bytes_stream();
+        while let Some(piece) = body.next().await {
+            total += piece.expect("a piece").len() as u64;
+            peak = peak.max(server.resident());
+        }
+        assert_eq!(total, LARGE);
+        let large = get(&server, &format!("/large?{LARGE}")).await;
+        let mut total = 0;
+        let mut body = large.bytes_stream();
+        while let Some(piece) = body.next().await {
+            total += piece.expect("a piece").len() as u64;
+            peak = peak.max(server.resident());
+        }
+        assert_eq!(total, LARGE);
+        let grown = peak.saturating_sub(before);
+        println!("{} KiB more while {} MiB passed", grown >> 10, (3 * LARGE) >> 20);
+        assert!(grown < FLAT, "{grown} bytes more");
     }
-    assert_eq!(total, LARGE);
-    let large = get(&server, &format!("/large?{LARGE}")).await;
-    let mut total = 0;
-    let mut body = large.bytes_stream();
-    while let Some(piece) = body.next().await {
-        total += piece.expect("a piece").len() as u64;
-        peak = peak.max(server.resident());
-    }
-    assert_eq!(total, LARGE);
-    let grown = peak.saturating_sub(before);
-    println!("{} KiB more while {} MiB passed", grown >> 10, (3 * LARGE) >> 20);
-    assert!(grown < FLAT, "{grown} bytes more");
 }
 
 #[tokio::test]
 async fn each_request_is_a_call_with_history_and_output() {
-    let server = server("").await;
-    let response = get(&server, "/status?404").await;
-    let id = response.headers()["sharpfaas-invocation-id"].to_str().expect("an id").to_owned();
-    let call = server.ended(&id).await;
-    assert_eq!((&call["status"], &call["result"]), (&json!("succeeded"), &json!({ "status": 404 })), "{call}");
-    assert_eq!(call["output"][0]["line"], "asked for /status", "{call}");
+    for server in servers("").await {
+        let response = get(&server, "/status?404").await;
+        let id = response.headers()["sharpfaas-invocation-id"].to_str().expect("an id").to_owned();
+        let call = server.ended(&id).await;
+        assert_eq!((&call["status"], &call["result"]), (&json!("succeeded"), &json!({ "status": 404 })), "{call}");
+        assert_eq!(call["output"][0]["line"], "asked for /status", "{call}");
+    }
 }
 
 #[tokio::test]
 async fn what_goes_wrong_is_a_problem_document() {
-    let server = server("[limits]\ndeadline_seconds = 1").await;
-    for (path, status, code) in [
-        ("/fn/dev/http/never", 504, "deadline_exceeded"),
-        ("/fn/dev/http/trap", 500, "function_trapped"),
-        ("/fn/dev/http/nothing", 500, "function_failed"),
-        ("/fn/dev/http@1.7/", 404, "version_not_found"),
-        ("/fn/dev/http@x/", 400, "invalid_name"),
-        ("/fn/dev/nobody/", 404, "function_not_found"),
-        ("/fn/dev/a%20b/", 400, "invalid_name"),
-        ("/fn/dev/", 404, "not_found"),
-        ("/fn/", 404, "not_found"),
-    ] {
-        let response = server.client.get(server.url(path)).send().await.expect("an answer");
-        assert_eq!(response.status(), status, "{path}");
-        assert_eq!(response.headers()["content-type"], "application/problem+json", "{path}");
-        let problem: Value = response.json().await.expect("JSON");
-        assert_eq!(problem["code"], code, "{path}: {problem}");
+    for server in servers("[limits]\ndeadline_seconds = 1").await {
+        for (path, status, code) in [
+            ("/fn/dev/http/never", 504, "deadline_exceeded"),
+            ("/fn/dev/http/trap", 500, "function_trapped"),
+            ("/fn/dev/http/nothing", 500, "function_failed"),
+            ("/fn/dev/http@1.7/", 404, "version_not_found"),
+            ("/fn/dev/http@x/", 400, "invalid_name"),
+            ("/fn/dev/nobody/", 404, "function_not_found"),
+            ("/fn/dev/a%20b/", 400, "invalid_name"),
+            ("/fn/dev/", 404, "not_found"),
+            ("/fn/", 404, "not_found"),
+        ] {
+            let response = server.client.get(server.url(path)).send().await.expect("an answer");
+            assert_eq!(response.status(), status, "{path}");
+            assert_eq!(response.headers()["content-type"], "application/problem+json", "{path}");
+            let problem: Value = response.json().await.expect("JSON");
+            assert_eq!(problem["code"], code, "{path}: {problem}");
+        }
+        let text = server.client.get(server.url("/fn/dev/http@1.0/told")).send().await.expect("an answer").text().await;
+        assert!(text.expect("text").contains("/fn/dev/http@1.0"));
     }
-    let text = server.client.get(server.url("/fn/dev/http@1.0/told")).send().await.expect("an answer").text().await;
-    assert!(text.expect("text").contains("/fn/dev/http@1.0"));
 }
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_not_taken_for_a_whole_one() {
-    let server = server("[limits]\ndeadline_seconds = 2").await;
-    for path in ["/breaks-off", "/stops", "/trickle"] {
-        // The head of the answer may go down with the rest.
-        if let Ok(response) = ask(&server, Method::GET, path).send().await {
-            assert_eq!(response.status(), StatusCode::OK, "{path}");
-            assert!(response.bytes().await.is_err(), "{path}");
+    for server in servers("[limits]\ndeadline_seconds = 2").await {
+        for path in ["/breaks-off", "/stops", "/trickle"] {
+            // The head of the answer may go down with the rest.
+            if let Ok(response) = ask(&server, Method::GET, path).send().await {
+                assert_eq!(response.status(), StatusCode::OK, "{path}");
+                assert!(response.bytes().await.is_err(), "{path}");
+            }
         }
+        assert_eq!(newest(&server, "timedOut").await["status"], "timedOut");
+        let (_, page) = server.get("/api/invocations?function=http&status=failed").await;
+        assert_eq!(page["invocations"].as_array().map(Vec::len), Some(1), "{page}");
     }
-    assert_eq!(newest(&server, "timedOut").await["status"], "timedOut");
-    let (_, page) = server.get("/api/invocations?function=http&status=failed").await;
-    assert_eq!(page["invocations"].as_array().map(Vec::len), Some(1), "{page}");
 }
 
 /// Sends a request as it is, and reads what comes first.
@@ -216,20 +232,21 @@ async fn open(server: &Server, request: &str) -> (TcpStream, String) {
 
 #[tokio::test]
 async fn whoever_hangs_up_ends_the_call() {
-    let server = server("[limits]\ndeadline_seconds = 600").await;
-    for (request, answered) in [
-        ("GET /fn/dev/http/never HTTP/1.1\r\nHost: localhost\r\n\r\n", false),
-        ("GET /fn/dev/http/trickle HTTP/1.1\r\nHost: localhost\r\n\r\n", true),
-        ("POST /fn/dev/http/count HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nhalf", false),
-    ] {
-        let (socket, first) = open(&server, request).await;
-        assert_eq!(first.starts_with("HTTP/1.1 200"), answered, "{request}: {first}");
-        let running = server.call_when_of("http", "running").await;
-        let begun = Instant::now();
-        drop(socket);
-        let call = server.ended(running["invocationId"].as_str().expect("an id")).await;
-        assert_eq!(call["status"], "cancelled", "{request}: {call}");
-        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    for server in servers("[limits]\ndeadline_seconds = 600").await {
+        for (request, answered) in [
+            ("GET /fn/dev/http/never HTTP/1.1\r\nHost: localhost\r\n\r\n", false),
+            ("GET /fn/dev/http/trickle HTTP/1.1\r\nHost: localhost\r\n\r\n", true),
+            ("POST /fn/dev/http/count HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nhalf", false),
+        ] {
+            let (socket, first) = open(&server, request).await;
+            assert_eq!(first.starts_with("HTTP/1.1 200"), answered, "{request}: {first}");
+            let running = server.call_when_of("http", "running").await;
+            let begun = Instant::now();
+            drop(socket);
+            let call = server.ended(running["invocationId"].as_str().expect("an id")).await;
+            assert_eq!(call["status"], "cancelled", "{request}: {call}");
+            assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        }
     }
 }
 
@@ -263,5 +280,17 @@ async fn other_functions_answer_at_their_routes_too() {
         let (is, kind, text) = post(path, body).await;
         assert_eq!((is, kind.as_str()), (status, "application/problem+json"), "{path}: {text}");
         assert!(text.contains(code), "{path}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_spins_or_waits_for_nothing_ends() {
+    let server = servers("[limits]\ndeadline_seconds = 1").await.remove(1);
+    for (path, status, code) in
+        [("/spins", 504, "deadline_exceeded"), ("/waits-for-nothing", 500, "function_trapped"), ("/head", 200, "")]
+    {
+        let response = get(&server, path).await;
+        assert_eq!(response.status(), status, "{path}");
+        assert!(response.text().await.expect("text").contains(code), "{path}");
     }
 }

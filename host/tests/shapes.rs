@@ -22,6 +22,10 @@ async fn shapes_are_found_at_push_and_shown() {
         ("http.wasm", json!("http")),
         ("command.wasm", json!("command")),
         ("command-preview1.wasm", json!("command")),
+        ("async-execute.wasm", json!("execute")),
+        ("async-abi.wasm", json!("execute")),
+        ("wasi3-http.wasm", json!("http")),
+        ("wasi3-command.wasm", json!("command")),
         ("exe-echo", Value::Null),
     ] {
         let name = file.trim_end_matches(".wasm");
@@ -60,7 +64,7 @@ async fn a_version_of_before_there_were_shapes_is_execute() {
 #[tokio::test]
 async fn a_command_gets_its_payload_as_programs_do() {
     let server = Server::start("[limits]\nmemory_bytes = 33554432\nresult_bytes = 300000");
-    for name in ["command", "command-preview1"] {
+    for name in ["command", "command-preview1", "wasi3-command"] {
         server.push(&format!("{name}.wasm")).await;
         let run = async |payload: Value| server.run(name, payload).await;
 
@@ -75,8 +79,11 @@ async fn a_command_gets_its_payload_as_programs_do() {
         let (_, body) = run(json!(long)).await;
         assert!(body["result"].as_str().is_some_and(|said| said.starts_with("[\"-\"] \"xxx")), "{name}");
 
+        // WASI 0.2 and preview 1 tell no other code than 1.
+        let code = if name == "wasi3-command" { 7 } else { 1 };
+        let failed = format!("exited with code {code}: first line\nit went wrong");
         for (payload, code, detail) in [
-            ("\"fail\"", "function_failed", "exited with code 1: first line\nit went wrong"),
+            ("\"fail\"", "function_failed", failed.as_str()),
             ("\"panic\"", "function_trapped", "deliberately"),
             ("\"flood\"", "function_failed", "more than the 300000 bytes"),
             ("\"hungry\"", "memory_exceeded", "32 MiB"),
@@ -91,14 +98,53 @@ async fn a_command_gets_its_payload_as_programs_do() {
 }
 
 #[tokio::test]
+async fn a_command_of_wasi_3_ends_as_it_says_or_is_ended() {
+    let server = Server::start("[limits]\ndeadline_seconds = 1");
+    server.push("wasi3-command.wasm").await;
+    for (payload, code, detail) in [
+        ("\"refuse\"", "function_failed", "exited with code 1: I would rather not"),
+        ("\"spin\"", "deadline_exceeded", "deadline"),
+    ] {
+        let (_, body) = server.run("wasi3-command", json!(payload)).await;
+        assert_eq!(body["code"], code, "{body}");
+        assert!(body["detail"].as_str().is_some_and(|said| said.contains(detail)), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn execute_may_be_of_the_async_abi() {
+    let mut server = Server::start("");
+    for (name, printed) in [("async-execute", "waiting"), ("async-abi", "called as async-abi")] {
+        server.push(&format!("{name}.wasm")).await;
+        let (status, body) = server.run(name, json!({ "a": [1] })).await;
+        assert_eq!((status, &body["result"]), (StatusCode::OK, &json!({ "a": [1] })), "{body}");
+        assert_eq!(lines(&body, "stdout"), [printed]);
+    }
+    let (_, body) = server.run("async-execute", Value::Null).await;
+    assert_eq!((&body["code"], &body["detail"]), (&json!("function_failed"), &json!("nothing to give back")), "{body}");
+    // The machine code is found again, and is that of the right engine.
+    let code = |server: &Server| std::fs::read_dir(server.path("artifacts/code")).expect("a folder").count();
+    let before = code(&server);
+    server.stop();
+    server.restart();
+    for name in ["async-execute", "async-abi"] {
+        let (status, body) = server.run(name, json!(1)).await;
+        assert_eq!((status, &body["result"]), (StatusCode::OK, &json!(1)), "{body}");
+    }
+    assert_eq!((before, code(&server)), (4, 4));
+}
+
+#[tokio::test]
 async fn a_handler_of_http_is_called_with_a_payload() {
     let server = Server::start("[limits]\nresult_bytes = 1000");
-    server.push("http.wasm").await;
-    let (status, body) = server.run("http", json!({ "a": [1] })).await;
-    assert_eq!((status, &body["result"]), (StatusCode::OK, &json!({ "a": [1] })), "{body}");
-    assert_eq!(lines(&body, "stdout"), ["asked for /"]);
-    let (_, body) = server.run("http", json!("x".repeat(1001))).await;
-    assert!(body["code"] == "function_failed" && body["detail"].to_string().contains("1000 bytes"), "{body}");
+    for name in ["http", "wasi3-http"] {
+        server.push(&format!("{name}.wasm")).await;
+        let (status, body) = server.run(name, json!({ "a": [1] })).await;
+        assert_eq!((status, &body["result"]), (StatusCode::OK, &json!({ "a": [1] })), "{body}");
+        assert_eq!(lines(&body, "stdout"), ["asked for /"]);
+        let (_, body) = server.run(name, json!("x".repeat(1001))).await;
+        assert!(body["code"] == "function_failed" && body["detail"].to_string().contains("1000 bytes"), "{body}");
+    }
 }
 
 #[tokio::test]
@@ -155,4 +201,15 @@ async fn a_package_says_what_runs_and_how() {
     assert_eq!(body["result"], "well", "{body}");
     let (_, body) = server.run("two", json!("kept")).await;
     assert_eq!(body["result"], "kept", "{body}");
+}
+
+#[tokio::test]
+async fn a_server_may_refuse_the_async_abi() {
+    let server = Server::start("[runtime]\nasync_abi = false");
+    for name in ["async-abi", "wasi3-command"] {
+        let (status, body) = server.push_zip("functionName=it&lane=dev", zipped(&format!("{name}.wasm"))).await;
+        assert_eq!((status, &body["code"]), (StatusCode::BAD_REQUEST, &json!("invalid_package")), "{body}");
+        assert!(body["detail"].as_str().is_some_and(|text| text.contains("runtime.async_abi")), "{body}");
+    }
+    server.push("echo.wasm").await;
 }

@@ -130,7 +130,7 @@ async fn called(
 ) -> Result<HttpResponse, Problem> {
     if target.path != "/" {
         let detail = format!(
-            "{} handles no paths of its own, as a component that exports wasi:http/incoming-handler does: ask for {}",
+            "{} handles no paths of its own, as a component that exports wasi:http's handler does: ask for {}",
             target.name, target.prefix
         );
         return Err(Problem::new(ErrorCode::NotFound, detail));
@@ -282,7 +282,11 @@ impl Stream for Answering {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Piece>> {
         let this = &mut *self;
         match this.answer.as_mut().poll_next(context) {
-            Poll::Ready(Some(Err(BrokenOff))) if this.head => Poll::Ready(None),
+            Poll::Ready(Some(Err(BrokenOff))) => {
+                // By the function, which ends by itself, in its own way.
+                this.leaving.0 = None;
+                Poll::Ready(if this.head { None } else { Some(Err(BrokenOff)) })
+            }
             Poll::Ready(None) => {
                 // The answer is whole; the function may go on.
                 this.leaving.0 = None;

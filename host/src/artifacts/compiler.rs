@@ -24,13 +24,15 @@ use tokio::{
 use super::ArtifactError;
 use crate::{
     config::ArtifactsConfig,
-    runtime::wasm::{self, CompileError},
+    runtime::wasm::{self, Abi, CompileError},
 };
 
 /// The hidden subcommand that compiles one component: memory in bytes, processor time in seconds,
 /// input, output.
 pub const SUBCOMMAND: &str = "compile-component";
 
+/// How the child ends when what it compiled is for the async ABI; for the other one it is 0.
+const COMPILED_ASYNC: u8 = 69;
 /// How the child ends when it did not compile. Other programs' codes for wrong usage are not among them.
 const INVALID: u8 = 70;
 const UNSUITABLE: u8 = 71;
@@ -90,12 +92,12 @@ impl Compiler {
         self
     }
 
-    /// Compiles the component in the file `input` into machine code in the new file `output`. Dropped
-    /// midway, the child is killed.
+    /// Compiles the component in the file `input` into machine code in the new file `output`, and gives the ABI that
+    /// it is for. Dropped midway, the child is killed.
     ///
     /// # Errors
     /// [`ArtifactError::Component`] when the component can't be compiled or can't run here.
-    pub async fn compile(&self, input: &Path, output: &Path) -> Result<(), ArtifactError> {
+    pub async fn compile(&self, input: &Path, output: &Path) -> Result<Abi, ArtifactError> {
         let failed = |what: &str| ArtifactError::Compiler(what.into());
         let _place = self.places.acquire().await.map_err(|_| failed("it is closed"))?;
         let started = std::time::Instant::now();
@@ -121,13 +123,13 @@ impl Compiler {
         let verdict = self.verdict(ended);
         let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         match &verdict {
-            Ok(()) => tracing::info!(elapsed_ms, "compiled {}", input.display()),
+            Ok(_) => tracing::info!(elapsed_ms, "compiled {}", input.display()),
             Err(error) => tracing::warn!(elapsed_ms, "did not compile {}: {error}", input.display()),
         }
         verdict
     }
 
-    fn verdict(&self, ended: Ended) -> Result<(), ArtifactError> {
+    fn verdict(&self, ended: Ended) -> Result<Abi, ArtifactError> {
         let refused = |text: String| Err(ArtifactError::Component(text.into()));
         let out_of_time = || {
             refused(format!(
@@ -144,7 +146,10 @@ impl Compiler {
             Ended::Exited(status, said) => (status, said),
         };
         if status.success() {
-            return Ok(());
+            return Ok(Abi::Sync);
+        }
+        if status.code() == Some(COMPILED_ASYNC.into()) {
+            return Ok(Abi::Async);
         }
         if let Some(code @ (INVALID | UNSUITABLE)) = status.code().and_then(|code| u8::try_from(code).ok()) {
             tracing::debug!(code, "refused: {said}");
@@ -211,7 +216,8 @@ async fn listen(said: Option<impl AsyncRead + Unpin>) -> String {
 #[must_use]
 pub fn compile_in_child(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let (code, text) = match in_child(arguments) {
-        Ok(()) => return 0,
+        Ok(Abi::Sync) => return 0,
+        Ok(Abi::Async) => return COMPILED_ASYNC,
         Err(error @ CompileError::Invalid(_)) => (INVALID, error.to_string()),
         Err(error @ CompileError::Unsuitable(_)) => (UNSUITABLE, error.to_string()),
         Err(error @ CompileError::Host(_)) => (HOST, error.to_string()),
@@ -220,7 +226,7 @@ pub fn compile_in_child(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     code
 }
 
-fn in_child(arguments: impl IntoIterator<Item = OsString>) -> Result<(), CompileError> {
+fn in_child(arguments: impl IntoIterator<Item = OsString>) -> Result<Abi, CompileError> {
     let host = |text: String| CompileError::Host(text);
     let usage = || host(format!("usage: {SUBCOMMAND} MEMORY_BYTES CPU_SECONDS INPUT OUTPUT"));
     let mut arguments = arguments.into_iter();

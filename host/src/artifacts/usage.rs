@@ -24,7 +24,8 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Usage {
     folder: Arc<Folder>,
-    compatibility: String,
+    /// Those of machine code that can be loaded; a component has it under one of them.
+    compatibilities: [String; 2],
     state: Mutex<State>,
 }
 
@@ -62,8 +63,8 @@ pub(super) struct Pin {
 }
 
 impl Usage {
-    pub(super) fn new(folder: Arc<Folder>, compatibility: &str) -> Arc<Self> {
-        Arc::new(Self { folder, compatibility: compatibility.to_owned(), state: Mutex::default() })
+    pub(super) fn new(folder: Arc<Folder>, compatibilities: [String; 2]) -> Arc<Self> {
+        Arc::new(Self { folder, compatibilities, state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -91,7 +92,9 @@ impl Usage {
         match item {
             Item::Package(zip) => vec![self.folder.package(zip)],
             Item::Code(component) => {
-                let (code, seal) = self.folder.code(component, &self.compatibility);
+                let code = |compatibility: &String| self.folder.code(component, compatibility);
+                let [first, second] = self.compatibilities.each_ref().map(code);
+                let (code, seal) = if second.0.exists() { second } else { first };
                 vec![code, seal]
             }
         }
@@ -127,7 +130,7 @@ impl Usage {
             // What an engine of another version left can never be loaded again.
             let ours = name(&path).split_once('-').and_then(|(digest, rest)| {
                 let compatibility = rest.strip_suffix(".cwasm").or(rest.strip_suffix(".seal"))?;
-                digest.parse().ok().filter(|_| compatibility == self.compatibility)
+                digest.parse().ok().filter(|_| self.compatibilities.iter().any(|ours| ours == compatibility))
             });
             match ours {
                 Some(digest) => {

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 pub enum Shape {
     /// It exports `execute: func(payload: string) -> result<string, string>`.
     Execute,
-    /// It exports `wasi:http/incoming-handler@0.2`: it answers HTTP requests.
+    /// It exports `wasi:http/handler@0.3` or `wasi:http/incoming-handler@0.2`: it answers HTTP requests.
     Http,
-    /// It exports `wasi:cli/run@0.2`, or was a core module of WASI preview 1 with `_start`: a command line, its
+    /// It exports `wasi:cli/run@0.3` or `@0.2`, or was a core module of WASI preview 1 with `_start`: a command line, its
     /// payload the first argument and standard input, its standard output the result.
     Command,
 }

@@ -15,7 +15,7 @@ use std::{
     hash::{Hash, Hasher},
     os::fd::AsRawFd,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
@@ -26,8 +26,6 @@ use wasmtime::{
     Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Store, Trap,
     component::{InstancePre, Linker},
 };
-use wasmtime_wasi::p2::bindings::CommandPre;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::{Call, RuntimeError, key_values::KeyValues};
 use crate::{
@@ -35,6 +33,7 @@ use crate::{
     function::{Declaration, Failure, FailureKind, Outcome, Shape},
 };
 
+mod abi;
 mod command;
 mod compile;
 mod console;
@@ -43,7 +42,9 @@ mod http;
 mod offered;
 mod outgoing;
 mod reach;
+mod service;
 
+pub use abi::Abi;
 use bindings::FunctionPre;
 pub use compile::{CompileError, compile};
 use guest::Guest;
@@ -73,15 +74,19 @@ const MAX_TABLE_ELEMENTS: usize = 100_000;
 /// bytes: about what a small guest touches.
 const KEEP_RESIDENT: usize = 256 * 1024;
 
+/// How many stacks a call may have at once, on an average: one for each of its tasks that waits within a function of the
+/// plain ABI. Without the async ABI it is one.
+const ASYNC_STACKS: u32 = 4;
+
 /// The settings that machine code depends on, the same in the server and in the compiling child.
-fn settings() -> Config {
+fn settings(abi: Abi) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
         .max_wasm_stack(MAX_WASM_STACK)
         .async_stack_size(MAX_WASM_STACK * 2)
-        // The component model's async ABI costs each call some microseconds; no `execute` needs it.
-        .concurrency_support(false)
+        // It costs each call some microseconds.
+        .concurrency_support(abi == Abi::Async)
         // Nobody reads a guest's stack: a crash is told by its cause alone.
         .wasm_backtrace_max_frames(None)
         .generate_address_map(false)
@@ -99,18 +104,29 @@ pub struct Sizes {
     pub memory_bytes: u64,
 }
 
-/// The wasmtime engine of a server, with all that the host offers to components.
+/// The wasmtime engines of a server, with all that the host offers to components.
 pub struct Engine {
-    engine: wasmtime::Engine,
-    linker: Linker<Guest>,
-    compatibility: String,
+    plain: Side,
+    /// The one for the async ABI; made for the first component that needs it.
+    concurrent: Arc<OnceLock<Side>>,
+    /// Whether there may be one.
+    runs_async: bool,
+    sizes: Sizes,
+    compatibility: [String; 2],
     /// None: nothing.
     offers: Option<Arc<Offers>>,
     _ticker: Ticker,
 }
 
+/// An engine for one ABI, and what it offers.
+struct Side {
+    engine: wasmtime::Engine,
+    linker: Linker<Guest>,
+}
+
 /// A component, compiled and linked, ready for any number of calls.
 pub struct Component {
+    engine: wasmtime::Engine,
     ready: Ready,
     /// What it may reach; none where it imports nothing for which that matters.
     reach: Option<Arc<Reach>>,
@@ -121,16 +137,16 @@ pub struct Component {
 /// What is called of it.
 enum Ready {
     Execute(FunctionPre<Guest>),
-    Http(ProxyPre<Guest>),
-    Command(CommandPre<Guest>),
+    Http(http::Handler),
+    Command(command::Program),
 }
 
 impl Ready {
     fn new(linked: InstancePre<Guest>, shape: Shape) -> wasmtime::Result<Self> {
         Ok(match shape {
             Shape::Execute => Self::Execute(FunctionPre::new(linked)?),
-            Shape::Http => Self::Http(ProxyPre::new(linked)?),
-            Shape::Command => Self::Command(CommandPre::new(linked)?),
+            Shape::Http => Self::Http(http::Handler::new(linked)?),
+            Shape::Command => Self::Command(command::Program::new(linked)?),
         })
     }
 }
@@ -177,18 +193,35 @@ impl Engine {
     /// # Errors
     /// When wasmtime can't run on this machine.
     pub fn new(sizes: Sizes) -> Result<Self, RuntimeError> {
-        let mut config = settings();
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(sizes)));
-        let engine = match wasmtime::Engine::new(&config) {
-            Ok(engine) => engine,
-            Err(error) => {
-                tracing::warn!("no pool of instances, each is made on demand: {error:#}");
-                wasmtime::Engine::new(&settings()).map_err(host)?
+        let plain = Side::new(Abi::Sync, sizes)?;
+        let concurrent = Arc::<OnceLock<Side>>::default();
+        let ticker = Ticker::start(plain.engine.clone(), concurrent.clone())?;
+        let compatibility = compatibility(&plain.engine);
+        Ok(Self { plain, concurrent, runs_async: true, sizes, compatibility, offers: None, _ticker: ticker })
+    }
+
+    /// Without components of the async ABI.
+    #[must_use]
+    pub fn without_async(self) -> Self {
+        Self { runs_async: false, ..self }
+    }
+
+    /// The engine for components of that ABI.
+    fn side(&self, abi: Abi) -> Result<&Side, RuntimeError> {
+        match (abi, self.concurrent.get()) {
+            (Abi::Sync, _) => Ok(&self.plain),
+            (Abi::Async, _) if !self.runs_async => Err(RuntimeError::Unsuitable(
+                "the component needs the async ABI, as those of WASI 0.3 do, which this server's configuration does not allow \
+                 (runtime.async_abi)"
+                    .into(),
+            )),
+            (Abi::Async, Some(side)) => Ok(side),
+            (Abi::Async, None) => {
+                let side = Side::new(Abi::Async, self.sizes)?;
+                // Another thread may have been quicker.
+                Ok(self.concurrent.get_or_init(|| side))
             }
-        };
-        let linker = linker(&engine).map_err(host)?;
-        let ticker = Ticker::start(engine.clone())?;
-        Ok(Self { compatibility: compatibility(&engine), linker, engine, offers: None, _ticker: ticker })
+        }
     }
 
     /// With what these grants give to those whose packages ask for it.
@@ -199,26 +232,32 @@ impl Engine {
         Ok(Self { offers: Some(Arc::new(Offers::open(grants, stores)?)), ..self })
     }
 
-    /// Names the compiler, its settings and this processor's features: machine code made under another
-    /// name can't be loaded.
+    /// Names the compiler, its settings for that ABI and this processor's features: machine code made under
+    /// another name can't be loaded.
     #[must_use]
-    pub fn compatibility(&self) -> &str {
-        &self.compatibility
+    pub fn compatibility(&self, abi: Abi) -> &str {
+        let [plain, concurrent] = &self.compatibility;
+        match abi {
+            Abi::Sync => plain,
+            Abi::Async => concurrent,
+        }
     }
 
-    /// Maps machine code that [`compile`] made and links it, to be run as its package says, or as its first choice.
+    /// Maps machine code that [`compile`] made for that ABI and links it, to be run as its package says, or as its
+    /// first choice.
     /// The caller answers for where the file comes from: what is in it will run.
     ///
     /// # Errors
     /// [`RuntimeError::Damaged`] when it is not this engine's machine code, or not that of a function;
     /// [`RuntimeError::Unsuitable`] when it can't be run as what is wanted.
-    pub fn load(&self, code: File, declared: Arc<Declaration>) -> Result<Component, RuntimeError> {
+    pub fn load(&self, code: File, abi: Abi, declared: Arc<Declaration>) -> Result<Component, RuntimeError> {
+        let Side { engine, linker } = self.side(abi)?;
         let wanted = declared.shape;
         let damaged = |error: wasmtime::Error| RuntimeError::Damaged(format!("{error:#}"));
         let path = format!("/proc/self/fd/{}", code.as_raw_fd());
         // SAFETY: the caller verified that this very file holds what `compile` wrote, and it lies in a
         // folder that only this server writes.
-        let component = unsafe { wasmtime::component::Component::deserialize_file(&self.engine, path) };
+        let component = unsafe { wasmtime::component::Component::deserialize_file(engine, path) };
         let component = component.map_err(damaged)?;
         let shapes = compile::shapes(&component);
         let Some(shape) = shapes.iter().copied().find(|shape| wanted.is_none_or(|wanted| *shape == wanted)) else {
@@ -229,10 +268,10 @@ impl Engine {
                 names.join("', '")
             )));
         };
-        let linked = self.linker.instantiate_pre(&component).map_err(damaged)?;
+        let linked = linker.instantiate_pre(&component).map_err(damaged)?;
         let reaches = |offers: &&Arc<Offers>| {
             let ty = component.component_type();
-            offers.matters(&declared, ty.imports(&self.engine).map(|(name, _)| name))
+            offers.matters(&declared, ty.imports(engine).map(|(name, _)| name))
         };
         let reach = self
             .offers
@@ -240,7 +279,8 @@ impl Engine {
             .filter(reaches)
             .cloned()
             .map(|offers| Arc::new(Reach { declared: declared.clone(), offers }));
-        Ok(Component { ready: Ready::new(linked, shape).map_err(damaged)?, reach, is_long: AtomicBool::new(false) })
+        let ready = Ready::new(linked, shape).map_err(damaged)?;
+        Ok(Component { engine: engine.clone(), ready, reach, is_long: AtomicBool::new(false) })
     }
 
     /// Runs one call to its end. Dropped midway, the guest ends with it: whoever polls this sees to deadline
@@ -249,7 +289,7 @@ impl Engine {
     /// # Errors
     /// When the host could not run it; whatever the guest does is an [`Outcome`].
     pub async fn execute(&self, component: &Component, call: &Arc<Call>) -> Result<Outcome, RuntimeError> {
-        let mut store = Store::new(&self.engine, Guest::new(call, component.reach.clone()));
+        let mut store = Store::new(&component.engine, Guest::new(call, component.reach.clone()));
         store.limiter(|guest| &mut guest.limits);
         store.epoch_deadline_async_yield_and_update(SLICE_TICKS);
         // Without it the first deadline is long past, and every call yields, and changes threads, at once.
@@ -257,6 +297,9 @@ impl Engine {
         // What the guest may have the host copy in one host call, beside what its own result may take.
         store.set_hostcall_fuel(usize_of(call.memory_bytes));
         store.set_max_component_handles(guest::MAX_HANDLES);
+        if let Some(tasks) = store.concurrent_resource_table() {
+            tasks.set_max_capacity(guest::MAX_TASKS);
+        }
         match &component.ready {
             Ready::Execute(function) => {
                 run(function, call, &mut store).await.or_else(|error| failure(&error, store.data()))
@@ -316,15 +359,31 @@ fn usize_of(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
+impl Side {
+    fn new(abi: Abi, sizes: Sizes) -> Result<Self, RuntimeError> {
+        let mut config = settings(abi);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(abi, sizes)));
+        let engine = match wasmtime::Engine::new(&config) {
+            Ok(engine) => engine,
+            Err(error) => {
+                tracing::warn!("no pool of instances, each is made on demand: {error:#}");
+                wasmtime::Engine::new(&settings(abi)).map_err(host)?
+            }
+        };
+        let linker = linker(&engine, abi).map_err(host)?;
+        Ok(Self { engine, linker })
+    }
+}
+
 /// A pool with a place for each call and some to spare, because a call may take more than one memory.
-fn pool(sizes: Sizes) -> PoolingAllocationConfig {
+fn pool(abi: Abi, sizes: Sizes) -> PoolingAllocationConfig {
     let calls = u32::try_from(sizes.concurrency.saturating_add(8)).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(calls)
         .total_core_instances(calls.saturating_mul(16))
         .total_memories(calls.saturating_mul(2))
         .total_tables(calls.saturating_mul(4))
-        .total_stacks(calls)
+        .total_stacks(calls.saturating_mul(if abi == Abi::Async { ASYNC_STACKS } else { 1 }))
         .max_core_instances_per_component(guest::MAX_INSTANCES)
         .max_memories_per_component(guest::MAX_MEMORIES)
         .max_tables_per_component(guest::MAX_TABLES)
@@ -337,33 +396,40 @@ fn pool(sizes: Sizes) -> PoolingAllocationConfig {
     pool
 }
 
-/// What the host offers: the function's own context, and WASI 0.2 with HTTP whole, though without a grant its
-/// files, sockets and environment are empty and no request goes out; and [`offered`].
-fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Guest>> {
+/// What the host offers: the function's own context, and WASI 0.2 with HTTP whole, beside it WASI 0.3 for the async
+/// ABI, though without a grant its files, sockets and environment are empty and no request goes out; and [`offered`].
+fn linker(engine: &wasmtime::Engine, abi: Abi) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    if abi == Abi::Async {
+        wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+        wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    }
     guest::add_to_linker(&mut linker)?;
     offered::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 
-fn compatibility(engine: &wasmtime::Engine) -> String {
+/// The names of what is compiled for each ABI. Both are told apart by settings that are here, beside what they have in
+/// common with the plain engine.
+fn compatibility(plain: &wasmtime::Engine) -> [String; 2] {
     let mut hasher = DefaultHasher::new();
-    engine.precompile_compatibility_hash().hash(&mut hasher);
+    plain.precompile_compatibility_hash().hash(&mut hasher);
     // Two builds of the server may differ in what they link, too.
     env!("CARGO_PKG_VERSION").hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
+    let hash = hasher.finish();
+    [format!("{hash:016x}"), format!("{hash:016x}-async")]
 }
 
-/// The thread that moves an engine's epoch on; ends with its owner.
+/// The thread that moves the engines' epochs on; ends with its owner.
 struct Ticker {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Ticker {
-    fn start(engine: wasmtime::Engine) -> Result<Self, RuntimeError> {
+    fn start(engine: wasmtime::Engine, concurrent: Arc<OnceLock<Side>>) -> Result<Self, RuntimeError> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::Builder::new()
@@ -372,6 +438,9 @@ impl Ticker {
                 while !stopped.load(Ordering::Relaxed) {
                     std::thread::park_timeout(TICK);
                     engine.increment_epoch();
+                    if let Some(concurrent) = concurrent.get() {
+                        concurrent.engine.increment_epoch();
+                    }
                 }
             })
             .map_err(|error| RuntimeError::Host(format!("cannot start the epoch thread: {error}")))?;

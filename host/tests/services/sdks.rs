@@ -167,10 +167,11 @@ fn median(mut times: Vec<Duration>) -> Duration {
 async fn bare(component: &Path, payload: &str) -> Duration {
     let folder = tempfile::tempdir().expect("a folder");
     let code = folder.path().join("code");
-    wasm::compile(component, &code).expect("it compiles");
+    let abi = wasm::compile(component, &code).expect("it compiles");
     let memory_bytes = 128 << 20;
     let engine = Engine::new(Sizes { concurrency: 64, memory_bytes }).expect("an engine");
-    let component = engine.load(File::open(code).expect("it is there"), std::sync::Arc::default()).expect("it loads");
+    let component =
+        engine.load(File::open(code).expect("it is there"), abi, std::sync::Arc::default()).expect("it loads");
     let mut times = Vec::new();
     for _ in 0..40 {
         let call = Arc::new(Call {

@@ -33,13 +33,13 @@ fn child() {
 }
 
 /// What the compiler says to a component.
-async fn compile(bench: &Bench, compiler: &Compiler, component: &[u8]) -> Result<(), ArtifactError> {
+async fn compile(bench: &Bench, compiler: &Compiler, component: &[u8]) -> Result<Abi, ArtifactError> {
     let (input, output) = (bench.root.path().join("in.wasm"), bench.root.path().join("out.cwasm"));
     fs::write(&input, component).expect("it is written");
     compiler.compile(&input, &output).await
 }
 
-fn refused(result: Result<(), ArtifactError>) -> String {
+fn refused(result: Result<Abi, ArtifactError>) -> String {
     match result {
         Err(ArtifactError::Component(text)) => text.to_string(),
         other => panic!("not the component's fault: {other:?}"),

@@ -8,7 +8,7 @@ use wasi_preview1_component_adapter_provider::{
 use wasmtime::component::{Component, Type, types::ComponentItem};
 use wit_component::ComponentEncoder;
 
-use super::{EXECUTE, Ready, linker, settings};
+use super::{Abi, EXECUTE, Ready, command, http, linker, settings};
 use crate::function::Shape;
 
 /// The first bytes of a core module.
@@ -32,19 +32,20 @@ pub enum CompileError {
 
 /// Compiles the component in the file `input` into machine code in the new file `output`, and checks
 /// that it can run: that it exports what one of the shapes needs, and imports nothing that the host does not have.
-/// Of a core module of WASI preview 1 a component is made first.
+/// Of a core module of WASI preview 1 a component is made first. Gives the ABI that the code is for.
 ///
 /// Hostile components can make the compiler take long and much memory, so this belongs into a child
 /// process with limits.
 ///
 /// # Errors
 /// When the component is not valid, can't run here, or the files can't be read or written.
-pub fn compile(input: &Path, output: &Path) -> Result<(), CompileError> {
+pub fn compile(input: &Path, output: &Path) -> Result<Abi, CompileError> {
     let failed = |error: wasmtime::Error| CompileError::Host(format!("{error:#}"));
     let unsuitable = |error: wasmtime::Error| CompileError::Unsuitable(format!("{error:#}"));
-    let engine = wasmtime::Engine::new(&settings()).map_err(failed)?;
     let bytes = std::fs::read(input).map_err(|error| CompileError::Host(format!("cannot read it: {error}")))?;
     let bytes = if bytes.starts_with(MODULE) { adapted(&bytes)?.into() } else { Cow::Borrowed(&*bytes) };
+    let abi = Abi::of(&bytes);
+    let engine = wasmtime::Engine::new(&settings(abi)).map_err(failed)?;
     let component =
         Component::from_binary(&engine, &bytes).map_err(|error| CompileError::Invalid(format!("{error:#}")))?;
     check_execute(&engine, &component)?;
@@ -52,27 +53,29 @@ pub fn compile(input: &Path, output: &Path) -> Result<(), CompileError> {
     if shapes.is_empty() {
         return Err(CompileError::Unsuitable(shapeless(&engine, &component)));
     }
-    let linked = linker(&engine).map_err(failed)?.instantiate_pre(&component).map_err(unsuitable)?;
+    let linked = linker(&engine, abi).map_err(failed)?.instantiate_pre(&component).map_err(unsuitable)?;
     for shape in shapes {
         Ready::new(linked.clone(), shape).map_err(|error| {
             CompileError::Unsuitable(format!("its export for the shape '{shape}' has another type: {error:#}"))
         })?;
     }
     let code = component.serialize().map_err(failed)?;
-    std::fs::write(output, code).map_err(|error| CompileError::Host(format!("cannot write it: {error}")))
+    std::fs::write(output, code).map_err(|error| CompileError::Host(format!("cannot write it: {error}")))?;
+    Ok(abi)
 }
 
 /// What a component can be run as, the first choice first.
 pub(super) fn shapes(component: &Component) -> Vec<Shape> {
-    Shape::ALL.into_iter().filter(|shape| component.get_export_index(None, export(*shape)).is_some()).collect()
+    let exported = |name: &&str| component.get_export_index(None, *name).is_some();
+    Shape::ALL.into_iter().filter(|shape| exports(*shape).iter().any(exported)).collect()
 }
 
-/// The export that a shape is known by. Minor versions are found alike.
-fn export(shape: Shape) -> &'static str {
+/// The exports that a shape is known by, the first choice first. Minor versions are found alike.
+fn exports(shape: Shape) -> &'static [&'static str] {
     match shape {
-        Shape::Execute => EXECUTE,
-        Shape::Http => "wasi:http/incoming-handler@0.2.0",
-        Shape::Command => "wasi:cli/run@0.2.0",
+        Shape::Execute => &[EXECUTE],
+        Shape::Http => &[http::HANDLER_3, "wasi:http/incoming-handler@0.2.0"],
+        Shape::Command => &[command::RUN_3, "wasi:cli/run@0.2.0"],
     }
 }
 
@@ -93,13 +96,10 @@ fn adapted(module: &[u8]) -> Result<Vec<u8>, CompileError> {
 }
 
 fn shapeless(engine: &wasmtime::Engine, component: &Component) -> String {
-    let exports: Vec<_> = component.component_type().exports(engine).map(|(name, _)| name.to_owned()).collect();
-    let what = if exports.is_empty() { "nothing".to_owned() } else { format!("'{}'", exports.join("', '")) };
-    format!(
-        "it must export '{EXECUTE_TYPE}', '{}' or '{}', and exports {what}",
-        export(Shape::Http),
-        export(Shape::Command)
-    )
+    let exported: Vec<_> = component.component_type().exports(engine).map(|(name, _)| name.to_owned()).collect();
+    let what = if exported.is_empty() { "nothing".to_owned() } else { format!("'{}'", exported.join("', '")) };
+    let [http, command] = [Shape::Http, Shape::Command].map(|shape| exports(shape).join("', '"));
+    format!("it must export '{EXECUTE_TYPE}', '{http}' or '{command}', and exports {what}")
 }
 
 /// That an export of that name is what it must be: the error of the bindings would not say what that is.
@@ -116,8 +116,7 @@ fn check_execute(engine: &wasmtime::Engine, component: &Component) -> Result<(),
     let gives: Vec<_> = function.results().collect();
     let right = matches!(takes.as_slice(), [payload] if string(payload))
         && matches!(gives.as_slice(), [Type::Result(result)]
-            if result.ok().as_ref().is_some_and(string) && result.err().as_ref().is_some_and(string))
-        && !function.async_();
+            if result.ok().as_ref().is_some_and(string) && result.err().as_ref().is_some_and(string));
     if right {
         Ok(())
     } else {

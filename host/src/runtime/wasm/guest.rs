@@ -33,6 +33,8 @@ pub(super) const MAX_MEMORIES: u32 = 16;
 pub(super) const MAX_TABLES: u32 = 64;
 /// How many handles to resources a guest may hold in its own tables.
 pub(super) const MAX_HANDLES: usize = 10_000;
+/// How many tasks, streams and futures of the async ABI it may have.
+pub(super) const MAX_TASKS: usize = 10_000;
 /// How many random bytes the host makes in one call.
 const MAX_RANDOM: u64 = 1024 * 1024;
 /// The interface of the console, in `guest-sdk/wit`.

@@ -1,4 +1,4 @@
-//! Components that answer HTTP requests (`wasi:http/incoming-handler`).
+//! Components that answer HTTP requests (`wasi:http/incoming-handler` of WASI 0.2, `wasi:http/handler` of 0.3).
 //!
 //! Called with a payload, one gets it as the body of a POST to `/`, and the body of its answer is the result. Called
 //! with an [`Exchange`] it gets that request, and its answer goes there as it comes; the result is the status alone.
@@ -10,19 +10,17 @@ use futures_util::TryStreamExt;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use tokio::sync::oneshot;
-use wasmtime::Store;
+use wasmtime::{Store, component::InstancePre};
 use wasmtime_wasi_http::{
     Error, WasiHttpView,
     p2::{
-        bindings::{
-            ProxyPre,
-            http::types::{ErrorCode, Scheme},
-        },
+        bindings::{ProxyPre, http::types::Scheme},
         body::HyperOutgoingBody,
     },
+    p3::bindings::ServicePre,
 };
 
-use super::{Guest, MAX_ERROR, cut, failure, usize_of};
+use super::{Guest, MAX_ERROR, cut, failure, service, usize_of};
 use crate::{
     function::{Failure, FailureKind, Outcome},
     runtime::{
@@ -37,14 +35,48 @@ const HOST: &str = "localhost";
 /// What is said of a handler that ends without a word.
 const NO_ANSWER: &str = "the function ended without an answer";
 
-type Given = Result<Response<HyperOutgoingBody>, ErrorCode>;
+/// The export of one for WASI 0.3.
+pub(super) const HANDLER_3: &str = "wasi:http/handler@0.3.0";
+
+/// An answer, or what was said in its place.
+pub(super) type Given = Result<Response<HyperOutgoingBody>, String>;
+
+/// A handler of either generation.
+pub(super) enum Handler {
+    Wasi2(ProxyPre<Guest>),
+    Wasi3(ServicePre<Guest>),
+}
+
+impl Handler {
+    /// Where it is one of both, the newer one.
+    pub(super) fn new(linked: InstancePre<Guest>) -> wasmtime::Result<Self> {
+        Ok(if linked.component().get_export_index(None, HANDLER_3).is_some() {
+            Self::Wasi3(ServicePre::new(linked)?)
+        } else {
+            Self::Wasi2(ProxyPre::new(linked)?)
+        })
+    }
+
+    /// Has it answer, and comes back when it has done all that it wanted.
+    async fn call<B>(
+        &self,
+        secure: bool,
+        request: Request<B>,
+        answer: oneshot::Sender<Given>,
+        store: &mut Store<Guest>,
+    ) -> Result<(), wasmtime::Error>
+    where
+        B: http_body::Body<Data = Bytes, Error = Error> + Send + 'static,
+    {
+        match self {
+            Self::Wasi2(handler) => handle(handler, secure, request, answer, store).await,
+            Self::Wasi3(service) => service::handle(service, secure, request, answer, store).await,
+        }
+    }
+}
 
 /// Runs one call to its end.
-pub(super) async fn run(
-    handler: &ProxyPre<Guest>,
-    call: &Arc<Call>,
-    store: Store<Guest>,
-) -> Result<Outcome, RuntimeError> {
+pub(super) async fn run(handler: &Handler, call: &Arc<Call>, store: Store<Guest>) -> Result<Outcome, RuntimeError> {
     match &call.exchange {
         None => with_payload(handler, call, store).await,
         Some(exchange) => match exchange.take() {
@@ -56,19 +88,18 @@ pub(super) async fn run(
 
 /// Runs a call that came with a request.
 async fn with_request(
-    handler: &ProxyPre<Guest>,
+    handler: &Handler,
     exchange: &Exchange,
     asked: Asked,
     mut store: Store<Guest>,
 ) -> Result<Outcome, RuntimeError> {
     let Asked { request, secure } = asked;
     let request = request.map(|body| body.map_err(|BrokenOff| Error::ConnectionTerminated));
-    let scheme = if secure { Scheme::Https } else { Scheme::Http };
     let (answer, given) = oneshot::channel();
     let handling = async move {
         // Dropped before the store is, with which bodies that are not whole just end.
         let end = Gone(exchange.end());
-        let handled = handle(handler, scheme, request, answer, &mut store).await;
+        let handled = handler.call(secure, request, answer, &mut store).await;
         if handled.is_ok() {
             end.0.is_whole();
         }
@@ -77,7 +108,7 @@ async fn with_request(
     let answering = async {
         let response = match given.await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(answered_with(&error)),
+            Ok(Err(said)) => return Err(said),
             Err(_) => return Err(NO_ANSWER.to_owned()),
         };
         let status = response.status();
@@ -105,11 +136,7 @@ impl Drop for Gone {
 }
 
 /// Runs a call that came with a payload.
-async fn with_payload(
-    handler: &ProxyPre<Guest>,
-    call: &Arc<Call>,
-    mut store: Store<Guest>,
-) -> Result<Outcome, RuntimeError> {
+async fn with_payload(handler: &Handler, call: &Arc<Call>, mut store: Store<Guest>) -> Result<Outcome, RuntimeError> {
     let body = Full::new(Bytes::from(call.payload.clone())).map_err(|never| match never {});
     let request = Request::post("/")
         .header(header::HOST, HOST)
@@ -119,16 +146,23 @@ async fn with_payload(
         .map_err(|error| RuntimeError::Host(format!("a request cannot be made: {error}")))?;
     let (answer, given) = oneshot::channel();
     let handling = async move {
-        let handled = handle(handler, Scheme::Http, request, answer, &mut store).await;
+        let handled = handler.call(false, request, answer, &mut store).await;
         // With the store goes what the guest has not given, so that nobody waits for it any more.
         handled.map_or_else(|error| failure(&error, store.data()).map(Outcome::err), |()| Ok(None))
     };
-    let (handled, given) = tokio::join!(handling, collect(given, usize_of(call.result_bytes)));
-    Ok(match (handled?, given) {
-        (_, Collected::TooLarge) => {
+    let collecting = async {
+        collect(given, usize_of(call.result_bytes)).await.ok_or_else(|| {
             let detail = format!("the answer has more than the {} bytes that a result may have", call.result_bytes);
-            Err(Failure::new(FailureKind::ResultTooLarge, detail))
-        }
+            Ok(Err(Failure::new(FailureKind::ResultTooLarge, detail)))
+        })
+    };
+    // Where the answer is too large, the guest need not end it.
+    let handling = async { handling.await.map_err(Err) };
+    let (handled, given) = match tokio::try_join!(handling, collecting) {
+        Ok(both) => both,
+        Err(early) => return early,
+    };
+    Ok(match (handled, given) {
         (Some(failure), _) => Err(failure),
         (None, Collected::Whole(status, text)) if status.is_client_error() || status.is_server_error() => {
             let said = if text.trim().is_empty() { format!("the function answered {status}") } else { text };
@@ -141,7 +175,7 @@ async fn with_payload(
 
 async fn handle<B>(
     handler: &ProxyPre<Guest>,
-    scheme: Scheme,
+    secure: bool,
     request: Request<B>,
     answer: oneshot::Sender<Given>,
     store: &mut Store<Guest>,
@@ -149,14 +183,19 @@ async fn handle<B>(
 where
     B: http_body::Body<Data = Bytes, Error = Error> + Send + 'static,
 {
+    let scheme = if secure { Scheme::Https } else { Scheme::Http };
     let mut http = store.data_mut().http();
     let request = http.new_incoming_request(scheme, request)?;
-    let answer = http.new_response_outparam(answer)?;
+    let answer = http.new_response_outparam_from_callback(move |given| {
+        // Who waits for it may be gone.
+        drop(answer.send(given.map_err(|error| answered_with(&error))));
+    })?;
     let handler = handler.instantiate_async(&mut *store).await?;
     handler.wasi_http_incoming_handler().call_handle(&mut *store, request, answer).await
 }
 
-fn answered_with(error: &ErrorCode) -> String {
+/// What is said of a handler that gave an error for an answer.
+pub(super) fn answered_with(error: &impl std::fmt::Display) -> String {
     format!("the function answered with an error: {error}")
 }
 
@@ -164,29 +203,27 @@ fn answered_with(error: &ErrorCode) -> String {
 enum Collected {
     /// All of it.
     Whole(StatusCode, String),
-    /// More than there may be.
-    TooLarge,
     /// None, or a part; with the reason.
     Nothing(String),
 }
 
-/// Reads an answer of at most so many bytes.
-async fn collect(given: oneshot::Receiver<Given>, limit: usize) -> Collected {
+/// Reads an answer of at most so many bytes; none: it has more.
+async fn collect(given: oneshot::Receiver<Given>, limit: usize) -> Option<Collected> {
     let (parts, mut body) = match given.await {
         Ok(Ok(response)) => response.into_parts(),
-        Ok(Err(error)) => return Collected::Nothing(answered_with(&error)),
-        Err(_) => return Collected::Nothing(NO_ANSWER.into()),
+        Ok(Err(said)) => return Some(Collected::Nothing(said)),
+        Err(_) => return Some(Collected::Nothing(NO_ANSWER.into())),
     };
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         match frame.map(http_body::Frame::into_data) {
-            Ok(Ok(data)) if data.len() > limit.saturating_sub(bytes.len()) => return Collected::TooLarge,
+            Ok(Ok(data)) if data.len() > limit.saturating_sub(bytes.len()) => return None,
             Ok(Ok(data)) => bytes.extend_from_slice(&data),
             // Trailers have no place in a result.
             Ok(Err(_)) => {}
-            Err(_) => return Collected::Nothing("the function broke its answer off".into()),
+            Err(_) => return Some(Collected::Nothing("the function broke its answer off".into())),
         }
     }
     let text = String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-    if text.len() > limit { Collected::TooLarge } else { Collected::Whole(parts.status, text) }
+    (text.len() <= limit).then_some(Collected::Whole(parts.status, text))
 }

@@ -24,7 +24,8 @@ const ATOMICS: &str = "wasi:keyvalue/atomics@0.2.0-draft";
 const BATCH: &str = "wasi:keyvalue/batch@0.2.0-draft";
 
 /// What components import for which it matters what they may reach begins so.
-pub(super) const REACHING: [&str; 3] = ["wasi:config/", "wasi:keyvalue/", "wasi:http/outgoing-handler"];
+pub(super) const REACHING: [&str; 4] =
+    ["wasi:config/", "wasi:keyvalue/", "wasi:http/outgoing-handler", "wasi:http/client"];
 
 #[derive(Debug, Clone, ComponentType, Lift, Lower)]
 #[component(variant)]

@@ -44,12 +44,17 @@ const ECHO: &str = r"
     (i32.store (i32.const 108) (local.get $n))
     (i32.const 100)";
 
-fn compiled(text: &str) -> Result<File, CompileError> {
+fn compiled(text: &str) -> Result<(File, Abi), CompileError> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (input, output) = (folder.path().join("in.wasm"), folder.path().join("out.cwasm"));
     std::fs::write(&input, wat::parse_str(text).expect("the test's text is right")).expect("it is written");
-    compile(&input, &output)?;
-    Ok(File::open(output).expect("the output is there"))
+    let abi = compile(&input, &output)?;
+    Ok((File::open(output).expect("the output is there"), abi))
+}
+
+fn load(engine: &Engine, text: &str) -> Component {
+    let (code, abi) = compiled(text).expect("it compiles");
+    engine.load(code, abi, Arc::default()).expect("it loads")
 }
 
 fn engine() -> Engine {
@@ -78,7 +83,7 @@ fn call(payload: &str, millis: u64) -> Arc<Call> {
 
 async fn execute(core: &str, call: &Arc<Call>) -> Outcome {
     let engine = engine();
-    let component = engine.load(compiled(&component(core)).expect("it compiles"), Arc::default()).expect("it loads");
+    let component = load(&engine, &component(core));
     engine.execute(&component, call).await.expect("the host is well")
 }
 
@@ -94,7 +99,7 @@ async fn a_result_is_read_before_the_guest_frees_it() {
         )
         .replace("(realloc $realloc))", "(realloc $realloc) (post-return (func $post)))");
     let engine = engine();
-    let component = engine.load(compiled(&text).expect("it compiles"), Arc::default()).expect("it loads");
+    let component = load(&engine, &text);
     assert_eq!(engine.execute(&component, &call("kept", 5000)).await.expect("runs"), Ok("kept".to_owned()));
 }
 
@@ -105,8 +110,7 @@ async fn runs_each_call_in_an_instance_of_its_own() {
         "(i32.store8 (local.get $p) (i32.add (i32.const 49) (i32.load (i32.const 200))))
          (i32.store (i32.const 200) (i32.add (i32.const 1) (i32.load (i32.const 200)))) {ECHO}"
     ));
-    let component =
-        engine.load(compiled(&component(&counting)).expect("it compiles"), Arc::default()).expect("it loads");
+    let component = load(&engine, &component(&counting));
     for _ in 0..10 {
         assert_eq!(engine.execute(&component, &call("x", 5000)).await.expect("runs"), Ok("1".to_owned()));
     }
@@ -128,7 +132,7 @@ async fn a_loop_yields_and_ends_when_it_is_dropped() {
 async fn a_short_call_does_not_yield() {
     use futures_util::FutureExt;
     let engine = engine();
-    let component = engine.load(compiled(&component(&module(ECHO))).expect("compiles"), Arc::default()).expect("loads");
+    let component = load(&engine, &component(&module(ECHO)));
     // One in a hundred may meet a tick.
     let whole = (0..100).filter(|_| {
         let call = call("kept", 5000);
@@ -177,5 +181,5 @@ fn refuses_what_cannot_run_and_says_what_is_missing() {
 fn does_not_load_other_bytes() {
     let mut file = tempfile::tempfile().expect("a file");
     std::io::Write::write_all(&mut file, &[7; 10_000]).expect("it is written");
-    assert!(matches!(engine().load(file, Arc::default()), Err(RuntimeError::Damaged(_))));
+    assert!(matches!(engine().load(file, Abi::Sync, Arc::default()), Err(RuntimeError::Damaged(_))));
 }
