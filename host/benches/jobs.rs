@@ -22,8 +22,10 @@ mod common;
 
 use common::{Failure, Served, push};
 
-/// How many jobs, handed in a quarter one by one and the rest in bulk.
+/// How many jobs are handed in while they are run, a quarter one by one and all of it again in bulk.
 const JOBS: usize = 4000;
+/// How many jobs lie ready when those who run them are started; graphile_worker's, too.
+const READY: usize = 12_000;
 /// How many callers hand them in one by one.
 const CALLERS: usize = 8;
 const BULK: usize = 1000;
@@ -45,9 +47,9 @@ async fn measure() -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     let postgres = Postgres::start(folder.path())?;
     println!(
-        "\n| | handed in one by one/s | in bulk/s | run/s | a job alone begins after p50 | p99 | at half load p50 | p99 |"
+        "\n| | run/s of those that lie ready | handed in one by one/s | in bulk/s | handed in and run/s | a job alone begins after p50 | p99 | at half load p50 | p99 |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|");
     for servers in [1, 3] {
         let url = postgres.database(&format!("ours_{servers}"))?;
         let database = format!("[database]\nurl = \"{url}\"\npassword_env = \"SHARPFAAS_TEST_POSTGRES_PASSWORD\"\n");
@@ -60,14 +62,14 @@ async fn measure() -> Result<(), Failure> {
             [("graphile_worker as it comes, empty task", 0), ("graphile_worker, fetching 500 ahead", 500)]
         {
             let url = postgres.with_password(&postgres.database(&format!("graphile_{ahead}"))?)?;
-            let arguments = [url, JOBS.to_string(), WORKERS.to_string(), ahead.to_string()];
+            let arguments = [url, READY.to_string(), WORKERS.to_string(), ahead.to_string()];
             let output = Command::new(&peer).args(arguments).output()?;
             let told = String::from_utf8(output.stdout)?;
             let [singly, bulk, run, p50, p99] = told.lines().collect::<Vec<_>>()[..] else {
                 return Err(format!("{told}{}", String::from_utf8_lossy(&output.stderr)).into());
             };
             let (p50, p99): (f64, f64) = (p50.parse()?, p99.parse()?);
-            println!("| {name} | {singly} | {bulk} | {run} | {:.1} ms | {:.1} ms | | |", p50 / 1e3, p99 / 1e3);
+            println!("| {name} | {run} | {singly} | {bulk} | | {:.1} ms | {:.1} ms | | |", p50 / 1e3, p99 / 1e3);
         }
     } else {
         eprintln!("graphile_worker is not measured: SHARPFAAS_GRAPHILE does not name its program");
@@ -80,17 +82,20 @@ async fn ours(name: &str, database: &str, count: usize, postgres: &Postgres, fol
     let home = tempfile::tempdir_in(folder)?;
     let store = home.path().join("store");
     std::fs::create_dir(&store)?;
-    let mut servers = Vec::new();
-    for number in 0..count {
+    let start = |number: usize, run: bool| {
         let folder = home.path().join(number.to_string());
-        std::fs::create_dir(&folder)?;
-        let config = format!("[store]\nurl = \"file:{}\"\n{database}[jobs]\nworkers = {WORKERS}\n", store.display());
+        std::fs::create_dir_all(&folder)?;
+        let config = format!(
+            "[store]\nurl = \"file:{}\"\n{database}[jobs]\nworkers = {WORKERS}\nrun = {run}\n",
+            store.display()
+        );
         std::fs::write(folder.join("config.toml"), config)?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_sharpfaas"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--config", "config.toml", "--data", "data"]);
         command.env("SHARPFAAS_TEST_POSTGRES_PASSWORD", &postgres.password).current_dir(&folder);
-        servers.push(Served::start(&mut command)?);
-    }
+        Served::start(&mut command)
+    };
+    let servers = (0..count).map(|number| start(number, true)).collect::<Result<Vec<_>, _>>()?;
     let first = servers.first().ok_or("no server")?;
     push(first, "hello", &hello()?)?;
     let client = Client { http: reqwest::Client::new(), address: first.address.clone() };
@@ -146,8 +151,37 @@ async fn ours(name: &str, database: &str, count: usize, postgres: &Postgres, fol
     }
     client.drained().await?;
     let [half50, half99] = client.starts(&half).await?;
+
+    // As the peer's: all lie ready, and then those who run them are started.
+    drop(servers);
+    let taking = start(0, false)?;
+    let client = Client { http: reqwest::Client::new(), address: taking.address.clone() };
+    for _ in 0..READY / BULK {
+        client.send("POST", "jobs", bulk(BULK)).await?;
+    }
+    drop(taking);
+    let started = Instant::now();
+    let servers = std::thread::scope(|scope| {
+        let start = &start;
+        let starting: Vec<_> = (0..count).map(|number| scope.spawn(move || start(number, true))).collect();
+        starting.into_iter().map(|it| it.join().map_err(|_| "no server")?).collect::<Result<Vec<_>, Failure>>()
+    })?;
+    let clients: Vec<_> =
+        servers.iter().map(|server| Client { http: reqwest::Client::new(), address: server.address.clone() }).collect();
+    while started.elapsed() < PATIENCE {
+        let mut ended = 0;
+        for client in &clients {
+            ended += client.succeeded().await?;
+        }
+        if ended >= READY {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    clients.first().ok_or("no server")?.drained().await?;
+    let ready = READY as f64 / started.elapsed().as_secs_f64();
     println!(
-        "| {name} | {singly:.0} | {bulk_rate:.0} | {run:.0} | {idle50:.1} ms | {idle99:.1} ms | {half50:.1} ms | {half99:.1} ms |"
+        "| {name} | {ready:.0} | {singly:.0} | {bulk_rate:.0} | {run:.0} | {idle50:.1} ms | {idle99:.1} ms | {half50:.1} ms | {half99:.1} ms |"
     );
     Ok(())
 }
@@ -204,6 +238,14 @@ impl Client {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Err("jobs are still open".into())
+    }
+
+    /// How many calls this server has seen succeed. Unlike [`drained`](Self::drained), this costs the database nothing.
+    async fn succeeded(&self) -> Result<usize, Failure> {
+        let text = self.http.get(format!("http://{}/metrics", self.address)).send().await?.text().await?;
+        let count =
+            text.lines().find_map(|line| line.strip_prefix("sharpfaas_invocations_total{status=\"succeeded\"} "));
+        Ok(count.unwrap_or("0").parse()?)
     }
 
     /// From being handed in to the start of the attempt, in milliseconds: p50 and p99.

@@ -2,8 +2,8 @@
 //!
 //! A [`Database`] is a pool of connections, SQLite's or PostgreSQL's, made once at start, when the schema
 //! is brought to its newest step too. Every call has an end within the configured time: it answers, or is
-//! [`DatabaseError::Unavailable`]. An outage needs no restart: the pool tests a connection before it gives
-//! it out and opens new ones when the database is back.
+//! [`DatabaseError::Unavailable`]. An outage needs no restart: the pool tests a connection that was idle
+//! before it gives it out, and opens new ones when the database is back.
 //!
 //! Nothing above this module writes SQL, and no value is ever spliced into a statement.
 
@@ -41,6 +41,10 @@ pub use versions::{FunctionSummary, LaneSummary};
 /// How long the schema may take to be brought up to date, in seconds: waiting for another server that is
 /// at it, and building indexes over what there is.
 const MIGRATION_SECONDS: u64 = 300;
+
+/// After so long without work a connection of PostgreSQL is tested before it is given out. No server is stopped and
+/// started again in less, and one that has just been given back was tested then.
+const IDLE: Duration = Duration::from_millis(10);
 
 /// How long a start waits before it tries again to open a SQLite file that is locked.
 const LOCKED_PAUSE: Duration = Duration::from_millis(10);
@@ -195,7 +199,7 @@ fn options(
         // A file can't go away as a server can, so its connections are not tested each time.
         options.test_before_acquire(false).map_sqlx_sqlite_opts(move |_| sqlite.clone());
     } else {
-        options.map_sqlx_postgres_opts(move |options| match &password {
+        options.test_before_acquire_if_idle_for(IDLE).map_sqlx_postgres_opts(move |options| match &password {
             Some(password) => options.password(password.expose()),
             None => options,
         });

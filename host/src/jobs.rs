@@ -4,6 +4,7 @@
 //! enqueue     a row: Scheduled, Enqueued, or Awaiting another job's end
 //! timer       schedules make jobs when they are due; Scheduled ones are Enqueued when their time has come
 //! worker      claims Enqueued jobs, as many as it has places for, and calls the Invoker with each
+//! ahead       some more of them, where they are short: they wait here for a place
 //! completer   writes what came of them: Succeeded, Scheduled for another attempt, Failed, …
 //! keeper      renews this server's lease, and takes over the jobs of servers that are gone
 //! ```
@@ -17,7 +18,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -34,6 +35,8 @@ use crate::{
     invoke::{Invoker, Live},
 };
 
+mod ahead;
+mod buckets;
 mod completer;
 pub mod cron;
 mod enqueue;
@@ -112,6 +115,10 @@ struct Shared {
     attempts: Mutex<HashMap<JobId, Attempt>>,
     /// How many of them run.
     busy: AtomicUsize,
+    /// Those that wait for a worker here.
+    ahead: ahead::Ahead,
+    /// How many attempts have ended so far.
+    done: AtomicU64,
     /// One that ran no longer does.
     freed: Notify,
     /// There may be jobs to run.
@@ -134,6 +141,7 @@ struct Shared {
 struct Attempt {
     server: Uuid,
     claim: i64,
+    invocation: InvocationId,
     name: FunctionName,
     queue: QueueName,
     /// Its call; none in the moment before that begins.
@@ -179,6 +187,8 @@ impl Jobs {
             server: Mutex::new(Uuid::now_v7()),
             attempts: Mutex::default(),
             busy: AtomicUsize::new(0),
+            ahead: ahead::Ahead::new(closing.clone(), ended.clone()),
+            done: AtomicU64::new(0),
             freed: Notify::new(),
             ready: Notify::new(),
             later: Notify::new(),
@@ -211,6 +221,7 @@ impl Jobs {
     pub async fn shutdown(&self, limit: Duration) {
         let shared = &self.shared;
         shared.closing.cancel();
+        shared.ahead.hand_back_all();
         for attempt in shared.running() {
             if attempt.live.as_ref().is_none_or(|live| live.status() == Status::Queued) {
                 attempt.cancel();
@@ -271,12 +282,14 @@ impl Shared {
         self.attempts().values().filter(|attempt| !attempt.ended).cloned().collect()
     }
 
-    /// How many more may be claimed. Those that have ended and are not written yet count where they are more
-    /// than there are workers: what could run twice after a crash has a bound.
-    fn free(&self) -> usize {
-        let unwritten = self.attempts().len();
+    /// How many more may be claimed to run at once. Those that have ended and are not written yet count where they are
+    /// more than there are workers, or than end in the moment that is claimed for: what could run twice after a
+    /// crash has a bound.
+    fn free(&self, ahead: usize) -> usize {
         let running = self.busy.load(Ordering::Acquire);
-        self.workers.saturating_sub(running).min(self.workers.saturating_mul(2).saturating_sub(unwritten))
+        let open = self.attempts().len().saturating_sub(self.ahead.len());
+        let most = self.workers.saturating_add(self.workers.max(ahead));
+        self.workers.saturating_sub(running).min(most.saturating_sub(open))
     }
 
     /// Waits until none runs.
@@ -294,9 +307,12 @@ impl Shared {
         seconds(self.config.lease_seconds)
     }
 
-    /// Ends this attempt, where it is one of this server.
+    /// Ends this attempt, where it is one of this server. One that waits for a worker is forgotten: its job is what it
+    /// is without it.
     fn cancel(&self, invocation: InvocationId) {
-        if let Some(live) = self.invoker.live(invocation) {
+        if let Some(id) = self.ahead.remove(invocation) {
+            self.attempts().remove(&id);
+        } else if let Some(live) = self.invoker.live(invocation) {
             live.cancel.cancel();
         }
     }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::common::server::{PATIENCE, Server};
 
+mod ahead;
 mod command_line;
 mod limits;
 mod schedules;

@@ -14,6 +14,7 @@ mod queries;
 mod rows;
 mod schedules;
 mod servers;
+mod succeed;
 
 pub use changes::{Applied, Change, From};
 pub use claims::{Bucket, Claim, Claimed, Pin};
@@ -23,3 +24,4 @@ pub use queries::{JobFilter, JobQuery, QueueCounts};
 pub use rows::{BatchRow, HistoryEntry, JobRow, NewJob};
 pub use schedules::{DueSchedule, NewSchedule, ScheduleRow, Ticked};
 pub use servers::{Orphan, ServerRow, Upcoming};
+pub use succeed::Success;

@@ -1,6 +1,6 @@
 //! Writing what came of attempts: whatever ended since the last time, in one transaction.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use uuid::Uuid;
@@ -12,9 +12,9 @@ use super::{
 use crate::{
     database::{
         DatabaseError,
-        jobs::{Change, Claimed, From},
+        jobs::{Change, Claimed, From, Success},
     },
-    function::{JobState, Version},
+    function::{JobId, JobState, Version},
 };
 
 /// The most that is written at once.
@@ -34,10 +34,16 @@ pub(super) struct Ended {
 /// Writes until dropped. There are never more than there are workers, as nothing is claimed while nothing
 /// can be written.
 pub(super) async fn write(shared: Arc<Shared>, mut endings: UnboundedReceiver<Ended>) {
+    let config = &shared.config;
+    let limited = config.queues.values().any(|queue| queue.limit.is_some())
+        || config.functions.values().any(|function| function.limit.is_some());
     let mut batch = Vec::new();
     while endings.recv_many(&mut batch, MOST).await > 0 {
-        let changes: Vec<_> = batch.iter().map(change).collect();
-        save(&shared, &changes).await;
+        let done = succeed(&shared, &batch).await;
+        let changes: Vec<_> = batch.iter().filter(|ended| !done.contains(&ended.job.id)).map(change).collect();
+        if !changes.is_empty() {
+            save(&shared, &changes).await;
+        }
         let mut attempts = shared.attempts();
         for ended in batch.drain(..) {
             if attempts.get(&ended.job.id).is_some_and(|attempt| attempt.claim == ended.job.claim) {
@@ -46,9 +52,26 @@ pub(super) async fn write(shared: Arc<Shared>, mut endings: UnboundedReceiver<En
         }
         drop(attempts);
         shared.freed.notify_one();
-        // A limit may have been what held others up.
-        shared.ready.notify_one();
+        // A limit or a key may have been what held others up, or they waited for these; what has a key, or others that
+        // wait for it, is among the changes.
+        if limited || !changes.is_empty() {
+            shared.ready.notify_one();
+        }
     }
+}
+
+/// Writes those that succeeded and that nothing follows from; which those were. It is tried once: what it leaves is
+/// written as any other change.
+async fn succeed(shared: &Shared, batch: &[Ended]) -> HashSet<JobId> {
+    let attempts: Vec<_> = batch
+        .iter()
+        .filter(|ended| ended.end == End::Succeeded)
+        .map(|ended| Success { id: ended.job.id, server: ended.server, claim: ended.job.claim, version: ended.version })
+        .collect();
+    shared.database.succeed(&shared.node, shared.keep(), &attempts).await.unwrap_or_else(|error| {
+        tracing::debug!(%error, jobs = attempts.len(), "the success of jobs cannot be written now");
+        HashSet::new()
+    })
 }
 
 fn change(ended: &Ended) -> Change {

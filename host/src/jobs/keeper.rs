@@ -89,6 +89,9 @@ async fn look(shared: &Shared, may_strike: bool, unknown: &mut HashSet<(JobId, i
 async fn begin_again(shared: &Shared) -> Result<(), DatabaseError> {
     tracing::warn!("this server was not heard of for the length of a lease; it gives up its jobs and begins again");
     *shared.server.lock().unwrap_or_else(PoisonError::into_inner) = Uuid::now_v7();
+    for lost in shared.ahead.clear() {
+        shared.attempts().remove(&lost);
+    }
     shared.running().iter().for_each(super::Attempt::cancel);
     register(shared).await?;
     shared.ready.notify_one();
@@ -115,7 +118,7 @@ async fn compare(shared: &Shared, unknown: &mut HashSet<(JobId, i64)>) -> Result
     let held: HashSet<_> = shared.database.held(server).await?.into_iter().collect();
     for (id, attempt) in before {
         if !held.contains(&(id, attempt.claim)) {
-            attempt.cancel();
+            shared.cancel(attempt.invocation);
         }
     }
     let now_unknown: HashSet<_> = {

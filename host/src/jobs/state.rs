@@ -33,6 +33,8 @@ pub enum End {
     Lost,
     /// The server stops, and it had not begun.
     HandedBack,
+    /// It had not begun, as the jobs before it took longer than their like before.
+    Overtaken,
     /// The server stops, and it did not end in time.
     Interrupted,
     /// There was no room for it.
@@ -68,6 +70,9 @@ pub fn after(attempt: u32, policy: &Policy, end: End, random: impl FnOnce() -> u
         End::Succeeded => Next::to(JobState::Succeeded, None),
         End::Cancelled => Next::to(JobState::Deleted, "its attempt was cancelled"),
         End::HandedBack => Next { counts: false, ..Next::to(JobState::Enqueued, "its server stopped before it began") },
+        End::Overtaken => {
+            Next { counts: false, ..Next::to(JobState::Enqueued, "its server took longer for the jobs before it") }
+        }
         End::Busy => Next {
             counts: false,
             delay: Some(BUSY_PAUSE),

@@ -1,23 +1,30 @@
 //! Claiming jobs and running them.
 //!
-//! As many are claimed at once as there are places, and none ahead: what waits, waits in the database, where
-//! every server sees it. A queue, function or key that is at its limit is left out of the claim, so its
-//! jobs hold no place while they wait.
+//! As many are claimed at once as there are places, and of short jobs as many ahead as keep the workers at work for a
+//! moment (see [`ahead`](super::ahead)): what waits for longer, waits in the database, where every server sees it. A
+//! claim is only made while there is a place, and begins with what is first in line, so that what can't be claimed
+//! ahead has its turn. A queue, function or key that is at its limit is left out of the claim, so its jobs hold no
+//! place while they wait.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use super::{Attempt, Shared, completer, state::End};
+use super::{
+    Attempt, Shared,
+    ahead::{Pace, Waiting},
+    buckets::{buckets, may_wait},
+    completer,
+    state::End,
+};
 use crate::{
     config::seconds,
     database::{
         DatabaseError,
-        jobs::{Bucket, Claim, Claimed, Pin},
+        jobs::{Claim, Claimed, Pin},
     },
-    function::{ErrorCode, FunctionName, Invocation, Lane, QueueName, Selector, Status, Version},
+    function::{ErrorCode, FunctionName, Invocation, Lane, Selector, Status, Version},
     invoke::{InvokeError, Live},
 };
 
@@ -36,15 +43,21 @@ type Known = Vec<(FunctionName, Lane, Selector)>;
 /// Claims and starts jobs until the server closes.
 pub(super) async fn claim(shared: Arc<Shared>) {
     let (mut known, mut mutexes) = (Known::new(), false);
+    let mut pace = Pace::new(Instant::now());
     let closing = shared.closing.clone();
     while !closing.is_cancelled() {
-        let free = shared.free().min(MOST);
+        if shared.ahead.hand_back_late(Instant::now()) {
+            pace.forget();
+        }
+        let ahead = pace.ahead(Instant::now(), shared.done.load(Ordering::Relaxed)).min(MOST);
+        let free = shared.free(ahead).min(MOST);
+        let free = free - go_on(&shared, free);
         if free == 0 {
-            closing.run_until_cancelled(shared.freed.notified()).await;
+            closing.run_until_cancelled(freed(&shared)).await;
             continue;
         }
         let asked_with_mutexes = mutexes;
-        let claimed = claim_some(&shared, free, &mut known, &mut mutexes).await;
+        let claimed = claim_some(&shared, free, ahead, &mut known, &mut mutexes).await;
         match claimed {
             // There may be more.
             Ok(count) if count >= free => tokio::time::sleep(GATHER).await,
@@ -61,19 +74,42 @@ pub(super) async fn claim(shared: Arc<Shared>) {
     }
 }
 
+/// Waits for a place, or for the time at which what waits for one goes back.
+async fn freed(shared: &Shared) {
+    match shared.ahead.limit() {
+        Some(limit) => drop(tokio::time::timeout_at(limit.into(), shared.freed.notified()).await),
+        None => shared.freed.notified().await,
+    }
+}
+
+/// Gives the places that are free to those that wait for one; how many.
+fn go_on(shared: &Arc<Shared>, free: usize) -> usize {
+    let mut taken = 0;
+    while taken < free
+        && let Some(next) = shared.ahead.next()
+    {
+        work(shared, next);
+        taken += 1;
+    }
+    taken
+}
+
 async fn claim_some(
     shared: &Arc<Shared>,
     free: usize,
+    ahead: usize,
     known: &mut Known,
     mutexes: &mut bool,
 ) -> Result<usize, DatabaseError> {
     let server = shared.server();
-    let buckets = buckets(shared, free);
+    let buckets = buckets(shared, free, ahead);
     if buckets.is_empty() {
         return Ok(0);
     }
     let pins = pins(shared, known).await;
-    let claim = Claim { server, node: &shared.node, most: free, buckets: &buckets, pins: &pins, mutexes: *mutexes };
+    let most = free + ahead;
+    let claim =
+        Claim { server, node: &shared.node, places: free, most, buckets: &buckets, pins: &pins, mutexes: *mutexes };
     let (claimed, mutexed) = shared.database.claim(&claim).await?;
     *mutexes = mutexed;
     let count = claimed.len();
@@ -81,8 +117,29 @@ async fn claim_some(
         return Ok(0);
     }
     let versions = resolve(shared, &claimed, known).await;
+    let mut waiting = Vec::new();
+    let mut places = free;
     for (job, version) in claimed.into_iter().zip(versions) {
-        start(shared, server, job, version);
+        // From now on it counts for limits.
+        let (name, queue) = (job.name.clone(), job.queue.clone());
+        let (claim, invocation) = (job.claim, job.invocation);
+        let attempt = Attempt { server, claim, invocation, name, queue, live: None, ended: false };
+        shared.attempts().insert(job.id, attempt);
+        let it = Waiting { server, job, version };
+        if may_wait(shared, &it.job) {
+            waiting.push(it);
+        } else {
+            places = places.saturating_sub(1);
+            work(shared, it);
+        }
+    }
+    for it in waiting {
+        if places > 0 {
+            places -= 1;
+            work(shared, it);
+        } else {
+            shared.ahead.keep(it, Instant::now());
+        }
     }
     Ok(count)
 }
@@ -130,74 +187,25 @@ async fn resolve(shared: &Shared, claimed: &[Claimed], known: &mut Known) -> Vec
     versions
 }
 
-/// The parts of the waiting jobs that there is room for.
-fn buckets(shared: &Shared, free: usize) -> Vec<Bucket> {
-    let config = &shared.config;
-    let serve = (!config.serve.is_empty()).then(|| config.serve.clone());
-    let limited_queues: Vec<(&QueueName, u64)> =
-        config.queues.iter().filter_map(|(name, queue)| Some((name, queue.limit?))).collect();
-    let limited_functions: Vec<(&FunctionName, u64)> =
-        config.functions.iter().filter_map(|(name, function)| Some((name, function.limit?))).collect();
-    if limited_queues.is_empty() && limited_functions.is_empty() {
-        return vec![Bucket { queues: serve, most: free, ..Bucket::default() }];
-    }
-    let (mut queues, mut functions) = (HashMap::<_, u64>::new(), HashMap::<_, u64>::new());
-    for attempt in shared.running() {
-        *queues.entry(attempt.queue.clone()).or_default() += 1;
-        *functions.entry(attempt.name.clone()).or_default() += 1;
-    }
-    let room = |limit: u64, held: Option<&u64>| {
-        usize::try_from(limit.saturating_sub(held.copied().unwrap_or(0))).unwrap_or(usize::MAX).min(free)
-    };
-    let except_queues: Vec<_> = limited_queues.iter().map(|(name, _)| (*name).clone()).collect();
-    let except_functions: Vec<_> = limited_functions.iter().map(|(name, _)| (*name).clone()).collect();
-    // All that has no limit; each limited queue and function by itself; and one of each, where only one of the
-    // pairs may go at a time, so that together they stay below both limits.
-    let mut buckets = vec![Bucket {
-        queues: serve.clone(),
-        except_queues: except_queues.clone(),
-        function: None,
-        except_functions: except_functions.clone(),
-        most: free,
-    }];
-    let mut queue_room: Vec<_> =
-        limited_queues.iter().map(|(name, limit)| ((*name).clone(), room(*limit, queues.get(*name)))).collect();
-    queue_room.retain(|(name, _)| serve.as_ref().is_none_or(|serve| serve.contains(name)));
-    let mut function_room: Vec<_> =
-        limited_functions.iter().map(|(name, limit)| ((*name).clone(), room(*limit, functions.get(*name)))).collect();
-    // What both a limited queue and a limited function hold comes first, and from both.
-    for (queue, queue_left) in &mut queue_room {
-        for (function, function_left) in &mut function_room {
-            let most = (*queue_left / 2 + *queue_left % 2).min(*function_left / 2 + *function_left % 2);
-            *queue_left -= most;
-            *function_left -= most;
-            buckets.push(Bucket {
-                queues: Some(vec![queue.clone()]),
-                function: Some(function.clone()),
-                most,
-                ..Bucket::default()
-            });
+/// Takes a place, and runs this attempt and then those that wait for a place.
+fn work(shared: &Arc<Shared>, first: Waiting) {
+    shared.busy.fetch_add(1, Ordering::AcqRel);
+    let shared = shared.clone();
+    let tasks = shared.tasks.clone();
+    tasks.spawn(async move {
+        let mut next = Some(first);
+        while let Some(it) = next {
+            run(&shared, it).await;
+            next = shared.ahead.next();
         }
-    }
-    buckets.extend(queue_room.into_iter().map(|(queue, most)| Bucket {
-        queues: Some(vec![queue]),
-        except_functions: except_functions.clone(),
-        most,
-        ..Bucket::default()
-    }));
-    buckets.extend(function_room.into_iter().map(|(function, most)| Bucket {
-        queues: serve.clone(),
-        except_queues: except_queues.clone(),
-        function: Some(function),
-        most,
-        ..Bucket::default()
-    }));
-    buckets.retain(|bucket| bucket.most > 0);
-    buckets
+        shared.busy.fetch_sub(1, Ordering::AcqRel);
+        shared.freed.notify_one();
+    });
 }
 
-/// Starts an attempt.
-fn start(shared: &Arc<Shared>, server: uuid::Uuid, job: Claimed, version: Option<Version>) {
+/// Runs an attempt.
+async fn run(shared: &Shared, it: Waiting) {
+    let Waiting { server, job, version } = it;
     let invocation = Invocation {
         id: job.invocation,
         caller_id: job.caller_id.clone(),
@@ -212,32 +220,22 @@ fn start(shared: &Arc<Shared>, server: uuid::Uuid, job: Claimed, version: Option
         confidential: None,
         deadline: job.deadline,
     };
-    shared.busy.fetch_add(1, Ordering::AcqRel);
-    // From now on it counts for limits.
-    let (name, queue) = (job.name.clone(), job.queue.clone());
-    let attempt = Attempt { server, claim: job.claim, name, queue, live: None, ended: false };
-    shared.attempts().insert(job.id, attempt);
-    let shared = shared.clone();
-    let tasks = shared.tasks.clone();
-    tasks.spawn(async move {
-        let live = shared.invoker.start(invocation);
-        if let Some(attempt) = shared.attempts().get_mut(&job.id) {
-            attempt.live = Some(live.clone());
-        }
-        if shared.closing.is_cancelled() && live.status() == Status::Queued {
-            live.cancel.cancel();
-        }
-        live.wait().await;
-        let end = end(&shared, &live);
-        if let Some(attempt) = shared.attempts().get_mut(&job.id) {
-            attempt.ended = true;
-        }
-        shared.busy.fetch_sub(1, Ordering::AcqRel);
-        shared.freed.notify_one();
-        let ended = completer::Ended { server, version: live.version(), job, end };
-        // Nobody takes it where the server has stopped: then others take the job over.
-        let _ = shared.ended.send(ended);
-    });
+    let live = shared.invoker.start(invocation);
+    if let Some(attempt) = shared.attempts().get_mut(&job.id) {
+        attempt.live = Some(live.clone());
+    }
+    if shared.closing.is_cancelled() && live.status() == Status::Queued {
+        live.cancel.cancel();
+    }
+    live.wait().await;
+    let end = end(shared, &live);
+    if let Some(attempt) = shared.attempts().get_mut(&job.id) {
+        attempt.ended = true;
+    }
+    shared.done.fetch_add(1, Ordering::Relaxed);
+    let ended = completer::Ended { server, version: live.version(), job, end };
+    // Nobody takes it where the server has stopped: then others take the job over.
+    let _ = shared.ended.send(ended);
 }
 
 /// What an attempt came to.

@@ -42,11 +42,14 @@ async fn kill_9_in_the_middle_of_a_thousand_jobs() {
         assert_eq!(job["state"], "succeeded", "{job}");
         let reasons = each(&job["history"], "reason");
         lost += reasons.iter().filter(|reason| reason.contains("lost")).count();
-        again += usize::from(job["attempts"].as_array().expect("attempts").len() > 1);
+        // What was claimed ahead and went back did not run.
+        let back = reasons.iter().filter(|reason| reason.contains("took longer")).count();
+        again += usize::from(job["attempts"].as_array().expect("attempts").len() > back + 1);
     }
     println!("{again} of 1000 jobs ran more than once, {lost} attempts were lost");
     assert_eq!(again, lost, "none ran again but those that were at work");
-    assert!(lost <= 2 * 2 * 16, "at most what was at work at a kill, or had just ended");
+    // At five milliseconds each, 16 workers are through with 80 in the time that is claimed ahead for.
+    assert!(lost <= 2 * (2 * 16 + 80), "at most what was at work at a kill, was to be next, or had just ended");
 }
 
 #[tokio::test]

@@ -120,8 +120,10 @@ async fn three_servers_killed_at_random_lose_no_job() {
         if job["attempt"] != 1 {
             again += 1;
             let whole = servers[0].job(id).await;
-            let lost = each(&whole["history"], "reason").iter().filter(|it| it.contains("lost")).count();
-            if lost + 1 != whole["attempts"].as_array().expect("attempts").len() {
+            // Lost with a server, or claimed ahead and given back.
+            let reasons = each(&whole["history"], "reason");
+            let explained = reasons.iter().filter(|it| it.contains("lost") || it.contains("took longer")).count();
+            if explained + 1 != whole["attempts"].as_array().expect("attempts").len() {
                 unexplained.push(whole);
             }
         }
@@ -129,7 +131,12 @@ async fn three_servers_killed_at_random_lose_no_job() {
     let took = started.elapsed();
     println!("{count} jobs, {kills} kills in {took:?}: all succeeded, {again} ran more than once");
     assert!(kills > 0 && unexplained.is_empty(), "{kills} kills, {unexplained:#?}");
-    assert!(again <= kills * 2 * workers, "only what was at work at a kill, or had just ended");
+    // At ten milliseconds each, a server is through with `ahead` in the time that is claimed ahead for.
+    let ahead = workers * 25 / 10;
+    assert!(
+        again <= kills * (2 * workers + ahead),
+        "only what was at work at a kill, was to be next, or had just ended"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

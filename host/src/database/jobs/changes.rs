@@ -161,14 +161,16 @@ pub(super) async fn apply(
             "entry": entry(change.to, node, change.reason.as_deref(), None),
         })
     }));
-    let (now, records) = (dialect.now(), dialect.records("$1", "d", &FIELDS));
+    let (now, records) = (dialect.now(), dialect.records("$1", "it", &FIELDS));
+    let among = dialect.among("jobs.id", "d");
     let sql = format!(
-        "UPDATE jobs SET state = d.state, since = {now}, run_at = {now} + d.delay, server_id = NULL, \
+        "WITH d AS MATERIALIZED (SELECT * FROM {records}) \
+         UPDATE jobs SET state = d.state, since = {now}, run_at = {now} + d.delay, server_id = NULL, \
          attempt = COALESCE(d.attempt, jobs.attempt), \
          version = CASE WHEN d.anew THEN NULL ELSE COALESCE(jobs.version, d.version) END, \
          error = CASE WHEN d.anew THEN NULL ELSE COALESCE(d.error, jobs.error) END, \
          expires_at = {now} + d.expires_in, history = jobs.history || ',{{\"at\":' || {now} || d.entry \
-         FROM {records} WHERE jobs.id = d.id AND jobs.state = d.from_state \
+         FROM d WHERE jobs.id = d.id{among} AND jobs.state = d.from_state \
          AND (d.claim IS NULL OR (jobs.claim = d.claim AND jobs.server_id = d.server_id)) \
          RETURNING CAST(jobs.id AS TEXT) AS id, jobs.state AS state, jobs.waiters AS waiters, jobs.mutex_key IS NOT NULL AS mutexed, \
          CAST(jobs.batch_id AS TEXT) AS batch_id, CAST(jobs.invocation_id AS TEXT) AS invocation_id"

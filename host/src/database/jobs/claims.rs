@@ -22,6 +22,11 @@ use super::{
 /// The advisory lock of claims that look at keys: any number, the same for all servers.
 const MUTEX_LOCK: i64 = 0x0073_6661_6d75_7478;
 
+/// One that waits and has a key. In the order of the index that holds those alone: PostgreSQL, which takes what waits
+/// for few, would else look through all that wait.
+const KEYED: &str = "SELECT k.mutex_key FROM jobs AS k WHERE k.state = 'enqueued' AND k.mutex_key IS NOT NULL \
+     ORDER BY k.mutex_key, k.priority DESC, k.id LIMIT 1";
+
 /// A part of the waiting jobs, and how many of it may be taken.
 #[derive(Debug, Clone, Default)]
 pub struct Bucket {
@@ -33,6 +38,8 @@ pub struct Bucket {
     pub function: Option<FunctionName>,
     /// Of none of these.
     pub except_functions: Vec<FunctionName>,
+    /// Only those whose claim holds nothing up before they begin: without a key, and with attempts left after this one.
+    pub ahead: bool,
     /// At most so many.
     pub most: usize,
 }
@@ -57,7 +64,9 @@ pub struct Claim<'a> {
     pub server: Uuid,
     /// Its name in history.
     pub node: &'a str,
-    /// How many it can run.
+    /// How many it can run now: at most so many of what is not claimed ahead.
+    pub places: usize,
+    /// How many it takes in all.
     pub most: usize,
     /// Which.
     pub buckets: &'a [Bucket],
@@ -108,7 +117,10 @@ pub struct Claimed {
     pub delays: Option<Vec<u64>>,
     /// Where it ends when its last attempt fails.
     pub at_end: JobState,
-    priority: i64,
+    /// Higher ones run first.
+    pub priority: i64,
+    /// Whether it has a key.
+    pub keyed: bool,
 }
 
 impl Database {
@@ -137,10 +149,7 @@ impl Database {
         let rows = self.bounded(work).await?;
         let mutexed = match rows.first() {
             Some(row) => get(row, "mutexed")?,
-            None => {
-                let sql = "SELECT 1 AS one FROM jobs WHERE state = 'enqueued' AND mutex_key IS NOT NULL LIMIT 1";
-                !self.bounded(all(&self.connection, sql, [])).await?.is_empty()
-            }
+            None => !self.bounded(all(&self.connection, KEYED, [])).await?.is_empty(),
         };
         let mut claimed = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         claimed.sort_by_key(|it| (-it.priority, it.id));
@@ -157,9 +166,10 @@ impl Database {
         }));
         let fields = [("id", Type::Id), ("server_id", Type::Id), ("claim", Type::Number), ("version", Type::Text)];
         let sql = format!(
-            "UPDATE jobs SET version = d.version FROM {} WHERE jobs.id = d.id AND jobs.server_id = d.server_id \
-             AND jobs.claim = d.claim AND jobs.version IS NULL",
-            self.dialect().records("$1", "d", &fields)
+            "WITH d AS MATERIALIZED (SELECT * FROM {}) UPDATE jobs SET version = d.version FROM d \
+             WHERE jobs.id = d.id{} AND jobs.server_id = d.server_id AND jobs.claim = d.claim AND jobs.version IS NULL",
+            self.dialect().records("$1", "it", &fields),
+            self.dialect().among("jobs.id", "d")
         );
         self.bounded(run(&self.connection, sql, [list.to_string().into()])).await.map(drop)
     }
@@ -222,24 +232,35 @@ fn statement(dialect: Dialect, claim: &Claim<'_>) -> (String, Vec<Value>) {
     } else {
         "mutex_key IS NULL"
     };
-    let mut parts = Vec::new();
+    let (mut parts, mut ahead) = (Vec::new(), Vec::new());
     for (at, bucket) in claim.buckets.iter().enumerate() {
         let wanted = conditions(bucket, &mut values);
+        let keys = if bucket.ahead { "mutex_key IS NULL AND attempt + 1 < max_attempts" } else { keys };
         let most = values.number(bucket.most.min(claim.most));
         with.push(format!(
             "part{at} AS (SELECT id, priority FROM jobs WHERE state = 'enqueued' AND {keys}{wanted} \
              ORDER BY priority DESC, id LIMIT {most}{})",
             dialect.skip_locked()
         ));
-        parts.push(format!("SELECT id, priority FROM part{at}"));
+        let part = format!("SELECT id, priority FROM part{at}");
+        if bucket.ahead { ahead.push(part) } else { parts.push(part) }
+    }
+    if !parts.is_empty() {
+        let (parts, places) = (parts.join(" UNION ALL "), values.number(claim.places));
+        with.push(format!(
+            "here AS (SELECT id, priority FROM ({parts}) AS parts ORDER BY priority DESC, id LIMIT {places})"
+        ));
+        ahead.push("SELECT id, priority FROM here".to_owned());
     }
     let most = values.number(claim.most);
     with.push(format!(
         "picked AS (SELECT id, row_number() OVER (ORDER BY priority DESC, id) AS place FROM ({}) AS parts \
          ORDER BY priority DESC, id LIMIT {most})",
-        parts.join(" UNION ALL ")
+        ahead.join(" UNION ")
     ));
-    let (now, invocation) = (dialect.now(), dialect.id("u.invocation"));
+    // That they wait still needs no saying, as they are held since they were picked; and said, it would let PostgreSQL
+    // look for them in an index of all that wait.
+    let (now, invocation, among) = (dialect.now(), dialect.id("u.invocation"), dialect.among("jobs.id", "picked"));
     let sql = format!(
         "WITH {} UPDATE jobs SET state = 'processing', since = {now}, server_id = {server}, claim = claim + 1, \
          attempt = attempt + 1, invocation_id = {invocation}, run_at = NULL, \
@@ -247,15 +268,15 @@ fn statement(dialect: Dialect, claim: &Claim<'_>) -> (String, Vec<Value>) {
          AND pins.lane = jobs.lane AND pins.selector = jobs.selector)), \
          history = history || ',{{\"at\":' || {now} || {node} || ',\"invocation\":\"' || u.invocation || '\"}}' \
          FROM picked JOIN {ids} ON u.place = picked.place \
-         WHERE jobs.id = picked.id AND jobs.state = 'enqueued' \
+         WHERE jobs.id = picked.id{among} \
          AND EXISTS (SELECT 1 FROM job_servers WHERE job_servers.id = {server}) \
          RETURNING CAST(jobs.id AS TEXT) AS id, jobs.claim AS claim, jobs.attempt AS attempt, \
          CAST(jobs.invocation_id AS TEXT) AS invocation_id, jobs.queue AS queue, jobs.priority AS priority, \
          jobs.function_name AS function_name, jobs.lane AS lane, jobs.selector AS selector, jobs.version AS version, \
          jobs.kind AS kind, jobs.entry AS entry, jobs.caller_id AS caller_id, jobs.token AS token, jobs.payload AS payload, \
          jobs.parameters AS parameters, jobs.deadline_ms AS deadline_ms, jobs.max_attempts AS max_attempts, \
-         jobs.delays AS delays, jobs.at_end AS at_end, \
-         EXISTS (SELECT 1 FROM jobs AS k WHERE k.state = 'enqueued' AND k.mutex_key IS NOT NULL) AS mutexed",
+         jobs.delays AS delays, jobs.at_end AS at_end, jobs.mutex_key IS NOT NULL AS keyed, \
+         ({KEYED}) IS NOT NULL AS mutexed",
         with.join(", ")
     );
     (sql, values.0)
@@ -309,5 +330,9 @@ fn read(row: &QueryResult) -> Result<Claimed, DbErr> {
         delays: json("delays")?.map(|text| serde_json::from_str(&text).map_err(broken)).transpose()?,
         at_end: parsed(row, "at_end")?,
         priority: get(row, "priority")?,
+        keyed: get(row, "keyed")?,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,6 +66,15 @@ impl Dialect {
         }
     }
 
+    /// That the id `column` is one of those of `table`, beside a join that says the same. PostgreSQL can't know how few
+    /// the records of a parameter are, and would rather read all of `column`'s table than ask its index for each.
+    pub(super) fn among(self, column: &str, table: &str) -> String {
+        match self {
+            Self::Sqlite => String::new(),
+            Self::Postgres => format!(" AND {column} = ANY(ARRAY(SELECT id FROM {table}))"),
+        }
+    }
+
     /// Whether the text `column` holds that of `parameter`, whatever the case of its letters.
     pub(super) fn contains(self, column: &str, parameter: &str) -> String {
         let find = if self == Self::Sqlite { "instr" } else { "strpos" };
