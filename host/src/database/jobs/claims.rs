@@ -22,10 +22,11 @@ use super::{
 /// The advisory lock of claims that look at keys: any number, the same for all servers.
 const MUTEX_LOCK: i64 = 0x0073_6661_6d75_7478;
 
-/// One that waits and has a key. In the order of the index that holds those alone: PostgreSQL, which takes what waits
-/// for few, would else look through all that wait.
-const KEYED: &str = "SELECT k.mutex_key FROM jobs AS k WHERE k.state = 'enqueued' AND k.mutex_key IS NOT NULL \
-     ORDER BY k.mutex_key, k.priority DESC, k.id LIMIT 1";
+/// One that waits and has a key, wherever it stands.
+const KEYED: &str = "SELECT 1 AS one FROM jobs WHERE state = 'enqueued' AND mutex_key IS NOT NULL LIMIT 1";
+
+/// Among how many of those that are first in line a claim that took some looks whether one has a key.
+const LINE: &str = "1000";
 
 /// A part of the waiting jobs, and how many of it may be taken.
 #[derive(Debug, Clone, Default)]
@@ -125,7 +126,7 @@ pub struct Claimed {
 
 impl Database {
     /// Takes jobs for a server that is registered; and whether there were jobs with a key, which are only
-    /// taken where they are asked for.
+    /// taken where they are asked for. While others are taken, only the first in line are looked at for that.
     ///
     /// # Errors
     /// When the database fails.
@@ -239,7 +240,8 @@ fn statement(dialect: Dialect, claim: &Claim<'_>) -> (String, Vec<Value>) {
         let most = values.number(bucket.most.min(claim.most));
         with.push(format!(
             "part{at} AS (SELECT id, priority FROM jobs WHERE state = 'enqueued' AND {keys}{wanted} \
-             ORDER BY priority DESC, id LIMIT {most}{})",
+             ORDER BY priority DESC, id LIMIT {}{})",
+            dialect.few(&most),
             dialect.skip_locked()
         ));
         let part = format!("SELECT id, priority FROM part{at}");
@@ -260,7 +262,7 @@ fn statement(dialect: Dialect, claim: &Claim<'_>) -> (String, Vec<Value>) {
     ));
     // That they wait still needs no saying, as they are held since they were picked; and said, it would let PostgreSQL
     // look for them in an index of all that wait.
-    let (now, invocation, among) = (dialect.now(), dialect.id("u.invocation"), dialect.among("jobs.id", "picked"));
+    let (now, invocation) = (dialect.now(), dialect.id("u.invocation"));
     let sql = format!(
         "WITH {} UPDATE jobs SET state = 'processing', since = {now}, server_id = {server}, claim = claim + 1, \
          attempt = attempt + 1, invocation_id = {invocation}, run_at = NULL, \
@@ -268,7 +270,7 @@ fn statement(dialect: Dialect, claim: &Claim<'_>) -> (String, Vec<Value>) {
          AND pins.lane = jobs.lane AND pins.selector = jobs.selector)), \
          history = history || ',{{\"at\":' || {now} || {node} || ',\"invocation\":\"' || u.invocation || '\"}}' \
          FROM picked JOIN {ids} ON u.place = picked.place \
-         WHERE jobs.id = picked.id{among} \
+         WHERE jobs.id = picked.id \
          AND EXISTS (SELECT 1 FROM job_servers WHERE job_servers.id = {server}) \
          RETURNING CAST(jobs.id AS TEXT) AS id, jobs.claim AS claim, jobs.attempt AS attempt, \
          CAST(jobs.invocation_id AS TEXT) AS invocation_id, jobs.queue AS queue, jobs.priority AS priority, \
@@ -276,8 +278,10 @@ fn statement(dialect: Dialect, claim: &Claim<'_>) -> (String, Vec<Value>) {
          jobs.kind AS kind, jobs.entry AS entry, jobs.caller_id AS caller_id, jobs.token AS token, jobs.payload AS payload, \
          jobs.parameters AS parameters, jobs.deadline_ms AS deadline_ms, jobs.max_attempts AS max_attempts, \
          jobs.delays AS delays, jobs.at_end AS at_end, jobs.mutex_key IS NOT NULL AS keyed, \
-         ({KEYED}) IS NOT NULL AS mutexed",
-        with.join(", ")
+         EXISTS (SELECT 1 FROM (SELECT k.mutex_key FROM jobs AS k WHERE k.state = 'enqueued' \
+         ORDER BY k.priority DESC, k.id LIMIT {}) AS line WHERE line.mutex_key IS NOT NULL) AS mutexed",
+        with.join(", "),
+        dialect.few(LINE)
     );
     (sql, values.0)
 }

@@ -75,6 +75,15 @@ impl Dialect {
         }
     }
 
+    /// A limit that PostgreSQL does not see before it runs the statement, and so takes for a small part of the rows.
+    /// It then reads an index in its order; else, as it takes what waits for few, it would sort all of that each time.
+    pub(super) fn few(self, parameter: &str) -> String {
+        match self {
+            Self::Sqlite => parameter.to_owned(),
+            Self::Postgres => format!("(SELECT CAST({parameter} AS BIGINT))"),
+        }
+    }
+
     /// Whether the text `column` holds that of `parameter`, whatever the case of its letters.
     pub(super) fn contains(self, column: &str, parameter: &str) -> String {
         let find = if self == Self::Sqlite { "instr" } else { "strpos" };
