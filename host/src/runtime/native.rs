@@ -206,17 +206,18 @@ async fn course(
     }
     let place = inner.sandbox.place(&program, &call).await;
     let place = place.map_err(|error| RuntimeError::Exhausted(format!("a place for a program: {error}")))?;
-    let outcome = in_place(&inner, &place, &call, &closing).await;
-    let _ = time::timeout(REMOVAL, inner.sandbox.clear(place)).await;
+    let (outcome, gone) = in_place(&inner, &place, &call, &closing).await;
+    let _ = time::timeout(REMOVAL, inner.sandbox.clear(place, gone)).await;
     outcome
 }
 
+/// Also, whether all processes of the call are known to be gone.
 async fn in_place(
     inner: &Inner,
     place: &Place,
     call: &Call,
     closing: &CancellationToken,
-) -> Result<Outcome, RuntimeError> {
+) -> (Result<Outcome, RuntimeError>, bool) {
     let argument = call.argument().to_owned();
     let excess = inner.keeper.expect(call.id, call.memory_bytes, place.seat.group().cloned());
     let time = call.deadline.saturating_duration_since(Instant::now());
@@ -227,12 +228,13 @@ async fn in_place(
         }
         Err(error) => {
             inner.keeper.forget(call.id);
-            match error {
+            let outcome = match error {
                 SpawnError::Program(detail) => Ok(Err(Failure::new(FailureKind::Failed, detail))),
                 SpawnError::Package(_) => Err(RuntimeError::Damaged(error.to_string())),
                 SpawnError::Exhausted(_) => Err(RuntimeError::Exhausted(error.to_string())),
                 SpawnError::Host(_) => Err(RuntimeError::Host(error.to_string())),
-            }
+            };
+            (outcome, false)
         }
     }
 }
@@ -265,14 +267,14 @@ async fn follow(
     mut excess: oneshot::Receiver<Excess>,
     call: &Call,
     closing: &CancellationToken,
-) -> Result<Outcome, RuntimeError> {
+) -> (Result<Outcome, RuntimeError>, bool) {
     let capture = Capture::new(call.result_bytes);
     let baseline = spawned.baseline;
     let pipes = match Pipes::open(spawned) {
         Ok(pipes) => pipes,
         Err(error) => {
             let _ = inner.keeper.end(call.id, Duration::ZERO).await;
-            return Err(RuntimeError::Exhausted(format!("pipes of a program: {error}")));
+            return (Err(RuntimeError::Exhausted(format!("pipes of a program: {error}"))), false);
         }
     };
     let Pipes { ended, stdin, stdout, stderr } = pipes;
@@ -313,7 +315,9 @@ async fn follow(
     }
     let remains = remains.unwrap_or_default();
     let _ = call.usage.set(remains.usage());
-    Ok(ending::outcome(cause, &Ended { remains, baseline, file_bytes: inner.sandbox.folder_bytes() }, &capture, call))
+    let ended = Ended { remains, baseline, file_bytes: inner.sandbox.folder_bytes() };
+    // The keeper has a status only when it has found all of them gone.
+    (Ok(ending::outcome(cause, &ended, &capture, call)), remains.status.is_some())
 }
 
 /// A program's ends, in the hands of tokio.

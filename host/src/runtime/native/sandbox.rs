@@ -24,7 +24,7 @@ use self::{
     groups::{Bounds, Groups},
     landlock::{Beneath, Files},
     seats::{Seat, Seats},
-    stage::Stage,
+    stage::{Folder, Stage},
     syscalls::Allowed,
 };
 use super::{
@@ -91,6 +91,8 @@ pub struct Place {
     user: Option<u32>,
     network: bool,
     read: Vec<Arc<[Beneath]>>,
+    /// The folder, where it is in memory.
+    memory: Option<Folder>,
 }
 
 impl Sandbox {
@@ -192,24 +194,20 @@ impl Sandbox {
     /// # Errors
     /// When there can be none.
     pub async fn place(&self, program: &Executable, call: &Call) -> io::Result<Place> {
-        let seat = self.seats.take();
+        let mut seat = self.seats.take();
         let granted = || self.grants.iter().filter(|granted| granted.grant.fits(&call.lane, &call.name));
         let user = granted().filter_map(|granted| granted.grant.user_id).next_back().or(seat.user());
         let user = user.filter(|_| self.stage.is_some());
         if let Some(group) = seat.group() {
             group.begin(call.memory_bytes.saturating_add(self.folder_bytes))?;
         }
-        let (folder, package) = match &self.stage {
-            None => (self.root.folder()?, program.package.clone()),
+        let (folder, memory, package) = match &self.stage {
+            None => (self.root.folder()?, None, program.package.clone()),
             Some(stage) => {
                 let outside = || io::Error::other("the program is not in the folder of packages");
                 let package = stage.package(&program.package).ok_or_else(outside)?;
-                let folder = stage.folder(&folders::name());
-                let (path, bytes, user) = (folder.clone(), self.folder_bytes, user.unwrap_or_default());
-                let (reply, made) = tokio::sync::oneshot::channel();
-                stage.post(move || drop(reply.send(stage::make_folder(&path, user, bytes))));
-                made.await.map_err(io::Error::other)??;
-                (folder, package)
+                let memory = self.folder(stage, &mut seat, user.unwrap_or_default()).await?;
+                (memory.path().to_owned(), Some(memory), package)
             }
         };
         let entry = program.program.strip_prefix(&program.package).unwrap_or(Path::new(""));
@@ -222,7 +220,23 @@ impl Sandbox {
             user,
             network: granted().any(|granted| granted.grant.network),
             read: granted().map(|granted| granted.read.clone()).collect(),
+            memory,
         })
+    }
+
+    /// A folder in memory for a user: the one of the seat, or a new one.
+    async fn folder(&self, stage: &Stage, seat: &mut Seat, user: u32) -> io::Result<Folder> {
+        let bytes = self.folder_bytes;
+        match seat.take_folder() {
+            // Looked at once more: meanwhile another program of the same user may have found it.
+            Some(left) if left.fits(user, bytes) && left.is_untouched() => return Ok(left),
+            Some(left) => stage.post(|| left.remove()),
+            None => {}
+        }
+        let (reply, made) = tokio::sync::oneshot::channel();
+        let path = stage.folder(&folders::name());
+        stage.post(move || drop(reply.send(Folder::make(&path, user, bytes))));
+        made.await.map_err(io::Error::other)?
     }
 
     /// Starts the program.
@@ -254,31 +268,36 @@ impl Sandbox {
         if place.network { online } else { offline }.spawn(spec).await
     }
 
-    /// Removes the folder of a call whose processes are gone, and gives its seat free.
-    pub fn clear(&self, place: Place) -> impl Future<Output = ()> + Send + 'static {
-        let (reply, gone) = tokio::sync::oneshot::channel();
-        let clear = move || {
+    /// Gives the seat of a call free, and removes its folder, unless it was not touched. `gone`: all its processes are;
+    /// where that is not certain, the folder is not used again, whatever it looks like.
+    pub fn clear(&self, place: Place, gone: bool) -> impl Future<Output = ()> + Send + 'static {
+        let (reply, cleared) = tokio::sync::oneshot::channel();
+        let Place { mut seat, memory, folder, .. } = place;
+        let clear = move |seat| {
             // The seat's memory is the folder's too, where that is in memory.
-            drop(place.seat);
+            drop(seat);
             let _ = reply.send(());
         };
-        let folder = place.folder.clone();
-        match &self.stage {
-            Some(stage) => stage.post(move || {
-                stage::remove_folder(&folder);
-                clear();
+        match (&self.stage, memory) {
+            (_, Some(memory)) if gone && memory.is_untouched() => {
+                seat.leave_folder(memory);
+                clear(seat);
+            }
+            (Some(stage), Some(memory)) => stage.post(move || {
+                memory.remove();
+                clear(seat);
             }),
-            None => drop(tokio::task::spawn_blocking(move || {
+            _ => drop(tokio::task::spawn_blocking(move || {
                 if let Err(error) = folders::remove(&folder) {
                     tracing::warn!(folder = %folder.display(), %error, "temporary folder left behind");
                 }
-                clear();
+                clear(seat);
             })),
         }
-        async move { drop(gone.await) }
+        async move { drop(cleared.await) }
     }
 
-    /// The folders of calls that are there.
+    /// The folders of calls that are there; those that wait for a call are not.
     #[cfg(test)]
     pub fn folders(&self) -> Vec<PathBuf> {
         let entries = |path: PathBuf| {
@@ -287,7 +306,9 @@ impl Sandbox {
         match &self.stage {
             Some(stage) => {
                 let calls = stage.folder("");
-                stage.inside(move || entries(calls)).unwrap_or_default()
+                let free = self.seats.folders();
+                let there = stage.inside(move || entries(calls)).unwrap_or_default();
+                there.into_iter().filter(|folder| !free.contains(folder)).collect()
             }
             None => entries(self.root.path().to_owned()),
         }

@@ -13,7 +13,7 @@ use std::{
         unix::{ffi::OsStrExt, fs::PermissionsExt},
     },
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock, mpsc},
+    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
     thread,
     time::Duration,
 };
@@ -173,34 +173,43 @@ pub enum SpawnError {
 
 type Reply = oneshot::Sender<Result<Spawned, SpawnError>>;
 
-/// A thread that starts programs. It ends when this is dropped, after which every program that it
+/// The most threads that start programs of one profile.
+const THREADS: usize = 4;
+
+/// Threads that start programs. They end when this is dropped, after which every program that they
 /// started is killed by the kernel.
 #[derive(Debug)]
 pub struct Spawner {
     requests: mpsc::Sender<(Spec, Reply)>,
 }
 
+/// What they take their work from.
+type Queue = Arc<Mutex<mpsc::Receiver<(Spec, Reply)>>>;
+
 impl Spawner {
-    /// Starts the thread. It is in the namespaces of the one that calls this.
+    /// Starts the threads, as many as there are cores, since one waits until its child is another program. They are in
+    /// the namespaces of the one that calls this.
     ///
     /// # Errors
-    /// When there can be no more threads, or the profile can't be put on this one.
+    /// When there can be no more threads, or the profile can't be put on them.
     pub fn start(profile: Profile) -> io::Result<Self> {
-        let (requests, queue) = mpsc::channel::<(Spec, Reply)>();
+        let (requests, queue) = mpsc::channel();
         let (told, ready) = mpsc::channel();
-        let mut stack = Stack::new()?;
-        thread::Builder::new().name("native-spawner".into()).spawn(move || {
-            let put_on = profile.put_on();
-            let good = put_on.is_ok();
-            if told.send(put_on).is_err() || !good {
-                return;
-            }
-            for (spec, reply) in queue {
-                if let Err(Ok(unwanted)) = reply.send(spawn(&profile, &spec, &mut stack)) {
-                    // The one who asked is gone, which happens only when all is torn down.
-                    let _ = rustix::process::kill_process_group(unwanted.main, Signal::KILL);
-                    let _ = rustix::process::waitpid(Some(unwanted.main), rustix::process::WaitOptions::empty());
-                }
+        let (profile, queue) = (Arc::new(profile), Arc::new(Mutex::new(queue)));
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let mut stacks = (0..cores.min(THREADS)).map(|_| Stack::new()).collect::<io::Result<Vec<_>>>()?;
+        let Some(stack) = stacks.pop() else { return Err(io::Error::other("no thread starts programs")) };
+        named().spawn(move || {
+            // What the first one puts on, the others inherit.
+            let started = profile.put_on().and_then(|()| {
+                stacks.into_iter().try_for_each(|stack| {
+                    let (profile, queue) = (profile.clone(), queue.clone());
+                    named().spawn(move || work(&profile, &queue, stack)).map(drop)
+                })
+            });
+            let good = started.is_ok();
+            if told.send(started).is_ok() && good {
+                work(&profile, &queue, stack);
             }
         })?;
         ready.recv().map_err(|_| io::Error::other("the spawner thread has ended"))??;
@@ -216,6 +225,23 @@ impl Spawner {
         let gone = || SpawnError::Host(io::Error::other("the spawner thread has ended"));
         self.requests.send((spec, reply)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+}
+
+fn named() -> thread::Builder {
+    thread::Builder::new().name("native-spawner".into())
+}
+
+/// Starts programs until nobody asks any more.
+fn work(profile: &Profile, queue: &Queue, mut stack: Stack) {
+    // One waits for a request, with the lock, and the others for the lock.
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
+    while let Some((spec, reply)) = next() {
+        if let Err(Ok(unwanted)) = reply.send(spawn(profile, &spec, &mut stack)) {
+            // The one who asked is gone, which happens only when all is torn down.
+            let _ = rustix::process::kill_process_group(unwanted.main, Signal::KILL);
+            let _ = rustix::process::waitpid(Some(unwanted.main), rustix::process::WaitOptions::empty());
+        }
     }
 }
 

@@ -20,9 +20,13 @@ use rustix::{
     process::{Pid, Signal},
 };
 
-use self::hierarchy::{Hierarchy, Kind};
+use self::{
+    control::Control,
+    hierarchy::{Hierarchy, Kind},
+};
 use crate::runtime::native::procfs;
 
+mod control;
 mod hierarchy;
 
 /// What is asked of the kernel for all groups.
@@ -79,11 +83,12 @@ impl Groups {
             let join = if hierarchy.unified { members.clone() } else { folder.join("tasks") };
             group.joins.push(rustix::fs::open(&join, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?);
             if hierarchy.has(Kind::Processes) {
-                bound_processes(&folder, self.bounds.processes)?;
-                group.processes = Some(folder.clone());
+                let most = Control::write(&folder.join("pids.max"))?;
+                bound_processes(&most, self.bounds.processes)?;
+                group.processes = Some(Processes { most, events: Control::read(&folder.join("pids.events")).ok() });
             }
             if hierarchy.has(Kind::Memory) {
-                group.memory = Some((folder.clone(), hierarchy.unified));
+                group.memory = Some(Memory::open(&folder, hierarchy.unified)?);
             }
             if hierarchy.has(Kind::Cpu) {
                 self.bound_cpu(&folder, hierarchy.unified)?;
@@ -92,7 +97,8 @@ impl Groups {
                 group.unified = Some(folder.clone());
             }
             if hierarchy.unified || hierarchy.has(Kind::Accounting) {
-                group.time = Some((folder.clone(), hierarchy.unified));
+                let name = if hierarchy.unified { "cpu.stat" } else { "cpuacct.usage" };
+                group.time = Some((Control::read(&folder.join(name))?, hierarchy.unified));
             }
             let server = hierarchy.folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             group.path = format!("/{server}/seat-{seat}");
@@ -132,11 +138,10 @@ pub struct Group {
     members: Option<PathBuf>,
     /// The end of its path, which no other group has: `/`, the server's, `/`, its own.
     path: String,
-    /// And whether it is of the second version.
-    memory: Option<(PathBuf, bool)>,
-    processes: Option<PathBuf>,
+    memory: Option<Memory>,
+    processes: Option<Processes>,
     /// Where processor time is counted, and whether it is of the second version.
-    time: Option<(PathBuf, bool)>,
+    time: Option<(Control, bool)>,
     unified: Option<PathBuf>,
     /// Whether it may have no more processes, because those in it are being ended.
     closed: AtomicBool,
@@ -150,6 +155,48 @@ pub struct Group {
     /// The limit that is set, in bytes.
     limit: AtomicU64,
     most_processes: u64,
+}
+
+/// Where memory is bound and counted.
+#[derive(Debug)]
+struct Memory {
+    folder: PathBuf,
+    /// Whether it is of the second version.
+    unified: bool,
+    now: Control,
+    /// Can be set back; the second version's can't by all kernels.
+    peak: Option<Control>,
+    /// Where it is counted that the kernel ended a process.
+    events: Control,
+}
+
+impl Memory {
+    fn open(folder: &Path, unified: bool) -> io::Result<Self> {
+        let (now, events) =
+            if unified { ("memory.current", "memory.events") } else { ("memory.usage_in_bytes", "memory.oom_control") };
+        let peak = if unified { None } else { Control::write(&folder.join("memory.max_usage_in_bytes")).ok() };
+        Ok(Self {
+            folder: folder.to_owned(),
+            unified,
+            now: Control::read(&folder.join(now))?,
+            peak,
+            events: Control::read(&folder.join(events))?,
+        })
+    }
+}
+
+/// Where processes are bound.
+#[derive(Debug)]
+struct Processes {
+    most: Control,
+    /// Where it is counted how often another one was refused.
+    events: Option<Control>,
+}
+
+impl Processes {
+    fn refusals(&self) -> u64 {
+        self.events.as_ref().map_or(0, |events| events.field("max"))
+    }
 }
 
 /// What a call took.
@@ -178,15 +225,15 @@ impl Group {
     /// # Errors
     /// When its limit can't be set.
     pub fn begin(&self, memory_bytes: u64) -> io::Result<()> {
-        if let Some(folder) = self.processes.as_ref().filter(|_| self.closed.load(Ordering::Relaxed)) {
-            bound_processes(folder, self.most_processes)?;
+        if let Some(processes) = self.processes.as_ref().filter(|_| self.closed.load(Ordering::Relaxed)) {
+            bound_processes(&processes.most, self.most_processes)?;
             self.closed.store(false, Ordering::Relaxed);
         }
-        let Some((folder, unified)) = &self.memory else { return Ok(()) };
-        let set = |name: &str, value: &str| fs::write(folder.join(name), value);
+        let Some(memory) = &self.memory else { return Ok(()) };
+        let set = |name: &str, value: &str| fs::write(memory.folder.join(name), value);
         let limit = memory_bytes.to_string();
         if self.limit.swap(memory_bytes, Ordering::Relaxed) != memory_bytes {
-            let done = if *unified {
+            let done = if memory.unified {
                 // A kernel without swap has no such file.
                 let _ = set("memory.swap.max", "0");
                 let _ = set("memory.oom.group", "1");
@@ -202,12 +249,10 @@ impl Group {
             }
         }
         // What is left from the call before is what the kernel keeps of files.
-        let (now, peak) =
-            if *unified { ("memory.current", "") } else { ("memory.usage_in_bytes", "memory.max_usage_in_bytes") };
-        if !peak.is_empty() {
-            let _ = set(peak, "0");
+        if let Some(peak) = &memory.peak {
+            let _ = peak.set("0");
         }
-        self.seen_memory.store(number(&folder.join(now)).unwrap_or_default(), Ordering::Relaxed);
+        self.seen_memory.store(memory.now.number().unwrap_or_default(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -216,17 +261,13 @@ impl Group {
     pub fn taken(&self) -> Taken {
         let since = |seen: &AtomicU64, now: u64| now.saturating_sub(seen.swap(now, Ordering::Relaxed));
         let mut taken = Taken::default();
-        if let Some((folder, unified)) = &self.memory {
-            // The second version's can't be set back by all kernels: it is not this call's alone.
-            if !unified {
-                let peak = number(&folder.join("memory.max_usage_in_bytes"));
-                taken.memory_peak = peak.map(|peak| peak.saturating_sub(self.seen_memory.load(Ordering::Relaxed)));
-            }
-            let events = if *unified { "memory.events" } else { "memory.oom_control" };
-            taken.starved = since(&self.seen_kills, field(&folder.join(events), "oom_kill")) > 0;
+        if let Some(memory) = &self.memory {
+            let peak = memory.peak.as_ref().and_then(Control::number);
+            taken.memory_peak = peak.map(|peak| peak.saturating_sub(self.seen_memory.load(Ordering::Relaxed)));
+            taken.starved = since(&self.seen_kills, memory.events.field("oom_kill")) > 0;
         }
-        if let Some(folder) = &self.processes {
-            let now = refusals(folder);
+        if let Some(processes) = &self.processes {
+            let now = processes.refusals();
             let counted = if self.closed.load(Ordering::Relaxed) { self.refused.load(Ordering::Relaxed) } else { now };
             taken.crowded = counted > self.seen_refusals.swap(now, Ordering::Relaxed);
         }
@@ -239,8 +280,8 @@ impl Group {
     fn cpu_now(&self) -> u64 {
         match &self.time {
             None => 0,
-            Some((folder, true)) => field(&folder.join("cpu.stat"), "usage_usec"),
-            Some((folder, false)) => number(&folder.join("cpuacct.usage")).unwrap_or_default() / 1000,
+            Some((file, true)) => file.field("usage_usec"),
+            Some((file, false)) => file.number().unwrap_or_default() / 1000,
         }
     }
 
@@ -262,9 +303,9 @@ impl Group {
         if self.unified.as_ref().is_some_and(|folder| fs::write(folder.join("cgroup.kill"), "1").is_ok()) {
             return;
         }
-        if let Some(folder) = self.processes.as_ref().filter(|_| !self.closed.swap(true, Ordering::Relaxed)) {
-            self.refused.store(refusals(folder), Ordering::Relaxed);
-            let _ = bound_processes(folder, 0);
+        if let Some(processes) = self.processes.as_ref().filter(|_| !self.closed.swap(true, Ordering::Relaxed)) {
+            self.refused.store(processes.refusals(), Ordering::Relaxed);
+            let _ = bound_processes(&processes.most, 0);
         }
         for member in self.members() {
             let _ = rustix::process::kill_process(member, Signal::KILL);
@@ -272,22 +313,6 @@ impl Group {
     }
 }
 
-fn bound_processes(folder: &Path, most: u64) -> io::Result<()> {
-    fs::write(folder.join("pids.max"), most.to_string())
-}
-
-/// How often a group was refused another process.
-fn refusals(folder: &Path) -> u64 {
-    field(&folder.join("pids.events"), "max")
-}
-
-fn number(path: &Path) -> Option<u64> {
-    procfs::record(path, |text| text.trim().parse().ok())
-}
-
-/// The number behind a name in a file of such lines; 0 where there is none.
-fn field(path: &Path, name: &str) -> u64 {
-    let find =
-        |text: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok());
-    procfs::record(path, find).unwrap_or_default()
+fn bound_processes(file: &Control, most: u64) -> io::Result<()> {
+    file.set(&most.to_string())
 }

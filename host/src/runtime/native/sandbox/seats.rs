@@ -1,12 +1,15 @@
-//! Seats: what a call has for itself while it runs, and another after it. A user id of its own, and control
-//! groups.
+//! Seats: what a call has for itself while it runs, and another after it. A user id of its own, control
+//! groups, and the folder, where the call before has not touched it.
 
 use std::{
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::groups::{Group, Groups};
+use super::{
+    groups::{Group, Groups},
+    stage::Folder,
+};
 
 /// The seats of a server.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ struct Free {
 struct Place {
     number: u32,
     group: Option<Arc<Group>>,
+    /// One that nobody has touched.
+    folder: Option<Folder>,
 }
 
 /// A seat, taken; free again when it is dropped, which must be after the last process of its call is gone.
@@ -58,7 +63,7 @@ impl Seats {
                 }
             }
         };
-        let mut place = used.unwrap_or(Place { number, group: None });
+        let mut place = used.unwrap_or(Place { number, group: None, folder: None });
         if place.group.is_none() {
             place.group = self.groups.as_ref().and_then(|groups| {
                 let made = groups.group(place.number);
@@ -66,6 +71,15 @@ impl Seats {
             });
         }
         Seat { seats: self.clone(), place: Some(place) }
+    }
+}
+
+#[cfg(test)]
+impl Seats {
+    /// The folders that free seats were left with.
+    pub fn folders(&self) -> Vec<std::path::PathBuf> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.used.iter().filter_map(|place| Some(place.folder.as_ref()?.path().to_owned())).collect()
     }
 }
 
@@ -78,6 +92,19 @@ impl Seat {
         let users = self.seats.users.as_ref()?;
         let count = users.end.saturating_sub(users.start).max(1);
         u32::try_from(users.start + u64::from(number) % count).ok()
+    }
+
+    /// The folder that it was left with, which nobody has touched.
+    #[must_use]
+    pub fn take_folder(&mut self) -> Option<Folder> {
+        self.place.as_mut()?.folder.take()
+    }
+
+    /// Leaves it a folder that nobody has touched.
+    pub fn leave_folder(&mut self, folder: Folder) {
+        if let Some(place) = &mut self.place {
+            place.folder = Some(folder);
+        }
     }
 
     /// Its group.

@@ -2,8 +2,8 @@
 //! starts. They are made once, and cost a start nothing.
 //!
 //! - Its own mounts, below [`BASE`]: the packages, read-only, which elsewhere lie in a folder that only the
-//!   server may enter; and for each call a folder in memory, of a bounded size, which takes all in it along
-//!   when it is unmounted. `/proc` shows each user its own processes alone.
+//!   server may enter; and for each call a [folder in memory](Folder), of a bounded size, which takes all in it
+//!   along when it is unmounted, and is used again only where nobody has touched it. `/proc` shows each user its own processes alone.
 //! - Its own System V objects and, but for those who are granted the server's, its own network: none.
 //!
 //! Takes a server that runs as root and may mount.
@@ -16,11 +16,13 @@ use std::{
 };
 
 use rustix::{
-    mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags},
+    mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags},
     thread::UnshareFlags,
 };
 
-use crate::runtime::native::folders::MOST_FILES;
+mod folder;
+
+pub use folder::Folder;
 
 /// Where programs find their packages and folders. An empty folder to everyone else.
 const BASE: &str = "/run/sharpfaas";
@@ -91,26 +93,6 @@ impl Stage {
     #[must_use]
     pub fn folder(&self, name: &str) -> PathBuf {
         self.calls.join(name)
-    }
-}
-
-/// Makes the folder of a call, for its user alone. To be called inside.
-///
-/// # Errors
-/// When it can't be made.
-pub fn make_folder(path: &Path, user: u32, bytes: u64) -> io::Result<()> {
-    std::fs::create_dir(path)?;
-    let options = format!("mode=0700,uid={user},gid={user},size={bytes},nr_inodes={MOST_FILES}");
-    mount("tmpfs", path, MountFlags::NOSUID | MountFlags::NODEV, &options)
-        .inspect_err(|_| drop(std::fs::remove_dir(path)))
-}
-
-/// Removes it, with all in it. To be called inside.
-pub fn remove_folder(path: &Path) {
-    // Whoever still has a file of it open holds that alone, and nobody finds it any more.
-    let gone = rustix::mount::unmount(path, UnmountFlags::DETACH).map_err(io::Error::from);
-    if let Err(error) = gone.and_then(|()| std::fs::remove_dir(path)) {
-        tracing::warn!(folder = %path.display(), %error, "temporary folder left behind");
     }
 }
 

@@ -90,14 +90,12 @@ fn of_each_layer() {
             .expect("the thread is there");
         println!("{:>8.1} us {name}", took.as_secs_f64() * 1e6);
     };
-    let folder = stage.folder("one");
-    time(
-        "folder in memory, mounted and unmounted",
-        Box::new(move || {
-            stage::make_folder(&folder, 1_900_000_000, 64 << 20).expect("made");
-            stage::remove_folder(&folder);
-        }),
-    );
+    let path = stage.folder("one");
+    let make = move || stage::Folder::make(&path, 1_900_000_000, 64 << 20).expect("made");
+    let again = make.clone();
+    time("folder in memory, mounted and unmounted", Box::new(move || make().remove()));
+    let folder = stage.inside(again).expect("the thread is there");
+    time("folder in memory, found untouched", Box::new(move || assert!(folder.is_untouched())));
     let (files, own) = (Files::open(false), dir.path().to_owned());
     time(
         "rules of Landlock, made",
