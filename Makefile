@@ -13,7 +13,7 @@ GUESTS := $(TARGET)/guests
 FIXTURES := $(TARGET)/fixtures
 WASM := --release --target wasm32-wasip2
 # Every workspace here.
-WORKSPACES := . guest-sdk examples host/tests/fixtures host/benches/peers/http-echo host/benches/peers/graphile
+WORKSPACES := . guest-sdk examples host/tests/fixtures host/benches/peers/http-echo host/benches/peers/graphile host/benches/peers/plain-echo
 # Where `make demo` listens when it can.
 LISTEN ?= 127.0.0.1:8080
 
@@ -90,19 +90,30 @@ test: fixtures examples ## Run all tests that need nothing but this machine
 		$(CARGO) test --workspace; \
 	fi
 
+.PHONY: dist
+dist: toolchain ## Build the server and command line as they ship: optimised as a whole, which takes long
+	$(CARGO) build --profile dist --package sharpfaas-host
+
+# Measured is what ships; what measures it need not be built with as much care.
+measure = SHARPFAAS_BENCH_SERVER="$(TARGET)/dist/sharpfaas" SHARPFAAS_ECHO="$(FIXTURES)/examples/echo.wasm" \
+	SHARPFAAS_FIXTURES="$(FIXTURES)" $(CARGO) bench --profile release --package sharpfaas-host
+
 .PHONY: bench
-bench: fixtures examples ## Measure calls beside a plain web handler and peers, on the build that ships (needs wrk)
+bench: fixtures examples dist ## Measure calls beside a plain web handler and peers (needs wrk)
 	@command -v wrk >/dev/null || { echo "wrk is missing: install it, as with 'apt-get install wrk'" >&2; exit 1; }
 	cd host/benches/peers/http-echo && $(CARGO) build --target-dir "$(GUESTS)" $(WASM)
-	SHARPFAAS_ECHO="$(FIXTURES)/examples/echo.wasm" \
-	SHARPFAAS_FIXTURES="$(FIXTURES)" SHARPFAAS_HTTP_ECHO="$(GUESTS)/wasm32-wasip2/release/http_echo.wasm" $(CARGO) bench --profile dist --package sharpfaas-host \
-		--bench throughput --bench lifecycle --bench hot --bench output
+	cd host/benches/peers/plain-echo && $(CARGO) build --target-dir "$(GUESTS)" --profile dist
+	SHARPFAAS_HTTP_ECHO="$(GUESTS)/wasm32-wasip2/release/http_echo.wasm" SHARPFAAS_PLAIN_ECHO="$(GUESTS)/dist/plain-echo" \
+		$(measure) --bench throughput --bench lifecycle --bench hot --bench output
 
 .PHONY: bench-jobs
-bench-jobs: examples ## Measure jobs on SQLite and PostgreSQL beside graphile_worker (needs PostgreSQL, or root to install it)
+bench-jobs: examples dist ## Measure jobs on SQLite and PostgreSQL beside graphile_worker (needs PostgreSQL, or root to install it)
 	cd host/benches/peers/graphile && $(CARGO) build --target-dir "$(GUESTS)" --profile dist
-	SHARPFAAS_ECHO="$(FIXTURES)/examples/echo.wasm" SHARPFAAS_GRAPHILE="$(GUESTS)/dist/graphile" \
-		$(CARGO) bench --profile dist --package sharpfaas-host --bench jobs
+	SHARPFAAS_GRAPHILE="$(GUESTS)/dist/graphile" $(measure) --bench jobs
+
+.PHONY: soak
+soak: fixtures examples dist ## Call and push for an hour, a million times, and see whether the server grows
+	$(measure) --bench soak
 
 .PHONY: lint
 lint: toolchain ## Check form and style of all code

@@ -6,7 +6,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -26,13 +26,20 @@ mod client;
 mod common;
 #[path = "common/large.rs"]
 mod large;
+#[path = "common/memory.rs"]
+mod memory;
+#[path = "common/variant.rs"]
+mod variant;
 
 use client::Client;
 use common::{Failure, Served, echo_component, push};
+use memory::{children, high_water, resident};
+use variant::variant;
 
 /// How many versions the catalog holds at the measured start.
 const VERSIONS: usize = 10_000;
-/// How many functions are called for the first time; fewer than are kept loaded.
+/// How many functions are called for the first time; fewer than are kept loaded. `SHARPFAAS_BENCH_FUNCTIONS` is another
+/// number.
 const FUNCTIONS: usize = 200;
 /// About the size of the large component: half of it code, half of it data.
 const LARGE_BYTES: usize = 18 * 1024 * 1024;
@@ -87,23 +94,14 @@ fn other(number: usize) -> Result<FunctionRef, Failure> {
     })
 }
 
-/// The example `echo`, of which no two are the same to the server.
-fn variant(number: usize, at: &Path) -> Result<(), Failure> {
-    let mut component = fs::read(echo_component()?)?;
-    // A custom section: its length, and its name with its length before it (WebAssembly, section 5.5.3).
-    let name = format!("variant {number:08}");
-    component.extend([0, u8::try_from(name.len() + 1)?, u8::try_from(name.len())?]);
-    component.extend(name.as_bytes());
-    Ok(fs::write(at, component)?)
-}
-
 /// What a function costs that has not run since the server started, and many of them.
 fn many(folder: &Path) -> Result<(), Failure> {
     let component = folder.join("variant.wasm");
+    let functions = std::env::var("SHARPFAAS_BENCH_FUNCTIONS").map_or(Ok(FUNCTIONS), |number| number.parse())?;
     let name = |number: usize| format!("variant-{number}");
     {
         let server = Served::sharpfaas(&[], folder)?;
-        for number in 0..FUNCTIONS {
+        for number in 0..functions {
             variant(number, &component)?;
             push(&server, &name(number), &component)?;
         }
@@ -115,7 +113,7 @@ fn many(folder: &Path) -> Result<(), Failure> {
     }
     let before = resident(server.process.id()).unwrap_or(0);
     let (mut cold, mut warm) = (Vec::new(), Vec::new());
-    for number in 0..FUNCTIONS {
+    for number in 0..functions {
         cold.push(client.call(&name(number))?);
         warm.push(client.call(&name(number))?);
     }
@@ -125,8 +123,16 @@ fn many(folder: &Path) -> Result<(), Failure> {
     let (cold, warm) = (middle(&cold), middle(&warm));
     println!("| first call of a function whose machine code is in the local folder, median | {cold:.0?} |");
     println!("| the call after it | {warm:.0?} |");
-    let each = resident(server.process.id()).unwrap_or(0).saturating_sub(before) / FUNCTIONS as u64;
-    println!("| memory of the server for each function that is loaded | {} KiB |", each / 1024);
+    let after = resident(server.process.id()).unwrap_or(0);
+    println!(
+        "| memory of the server before, and after {functions} of them | {} and {} MiB |",
+        before >> 20,
+        after >> 20
+    );
+    if functions == FUNCTIONS {
+        let each = after.saturating_sub(before) / FUNCTIONS as u64;
+        println!("| memory of the server for each function that is loaded | {} KiB |", each / 1024);
+    }
     Ok(())
 }
 
@@ -174,24 +180,4 @@ impl Peak {
         drop(self.thread.join());
         self.highest.load(Ordering::Relaxed)
     }
-}
-
-fn children(pid: u32) -> Vec<u32> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
-}
-
-fn high_water(pid: u32) -> Option<u64> {
-    memory(pid, "VmHWM:")
-}
-
-fn resident(pid: u32) -> Option<u64> {
-    memory(pid, "VmRSS:")
-}
-
-fn memory(pid: u32, which: &str) -> Option<u64> {
-    let status = fs::read_to_string(PathBuf::from(format!("/proc/{pid}/status"))).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(which))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }

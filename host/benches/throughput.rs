@@ -3,8 +3,8 @@
 //! machine: `wasmtime serve` and node. One machine, one run: the server on one core, wrk on another; the
 //! ratio is what counts.
 //!
-//! `make bench` runs it; it needs `wrk` and `taskset`, and the example `echo` built. `wasmtime` is measured
-//! where it is in the path (`cargo install wasmtime-cli`), and so is `node`.
+//! `make bench` runs it; it needs `wrk` and `taskset`, the example `echo` and the ceiling built. `wasmtime` is measured
+//! where it is in the path (`cargo install wasmtime-cli`), and so are `node` and `workerd` (from npm).
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
@@ -13,14 +13,13 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    rc::Rc,
     time::{Duration, Instant},
 };
 
-use actix_web::{App, HttpResponse, HttpServer, web};
-
 mod common;
 
-use common::{Failure, Served, echo_component, push};
+use common::{Failure, Served, echo_component, push, token};
 
 /// What is sent: the payload of each call, and the whole body of the plain echo.
 const PAYLOAD: &str =
@@ -33,24 +32,27 @@ const ROUNDS: u32 = 4;
 const CORE: [&str; 3] = ["taskset", "-c", "0"];
 
 fn main() -> Result<(), Failure> {
-    if std::env::args().any(|argument| argument == "--plain-echo") {
-        return plain_echo();
-    }
     let folder = tempfile::tempdir()?;
-    let script = folder.path().join("post.lua");
-    fs::write(
-        &script,
-        format!("wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\nwrk.body = '{PAYLOAD}'\n"),
-    )?;
-    let plain = Served::start(pinned(&std::env::current_exe()?.display().to_string()).arg("--plain-echo"))?;
+    let plain = std::env::var("SHARPFAAS_PLAIN_ECHO").map_err(|_| "SHARPFAAS_PLAIN_ECHO names no server")?;
+    let plain = Served::start(&mut pinned(&plain))?;
+    let mut subjects = vec![Subject::new("plain actix-web echo, no isolation: the ceiling", plain, "/")];
     let host = Served::sharpfaas(&CORE, folder.path())?;
     push(&host, "echo", &echo_component()?)?;
-    let run = "/api/function/runfunction?functionName=echo&lane=bench";
-    let mut subjects = vec![
-        Subject { name: "plain actix-web echo, no isolation: the ceiling", server: plain, path: "/", best: None },
-        Subject { name: "`runfunction`, a fresh instance each, history on", server: host, path: run, best: None },
-    ];
-    subjects.extend(peers()?);
+    let http_echo = std::env::var_os("SHARPFAAS_HTTP_ECHO").map(PathBuf::from).filter(|path| path.exists());
+    if let Some(component) = &http_echo {
+        push(&host, "http-echo", component)?;
+    }
+    let (token, host) = (token(&host)?, Rc::new(host));
+    let of_ours = |name, path| Subject { token: Some(token.clone()), ..Subject::new(name, host.clone(), path) };
+    subjects.push(of_ours(
+        "`runfunction`, a fresh instance each; history, limits, output, tokens",
+        "/api/function/runfunction?functionName=echo&lane=bench",
+    ));
+    if http_echo.is_some() {
+        subjects.push(of_ours("the component of `wasmtime serve` at its route, as above", "/fn/bench/http-echo"));
+    }
+    subjects.extend(peers(http_echo.as_deref())?);
+    let script = folder.path().join("post.lua");
     for _ in 0..ROUNDS {
         for subject in &mut subjects {
             subject.measure(&script)?;
@@ -68,9 +70,8 @@ fn main() -> Result<(), Failure> {
 }
 
 /// The peers that are on this machine.
-fn peers() -> Result<Vec<Subject>, Failure> {
+fn peers(component: Option<&Path>) -> Result<Vec<Subject>, Failure> {
     let mut peers = Vec::new();
-    let component = std::env::var_os("SHARPFAAS_HTTP_ECHO").map(PathBuf::from).filter(|path| path.exists());
     match component {
         Some(component) if is_there("wasmtime") => {
             let best = "pooling-allocator=y,pooling-memory-keep-resident=262144,pooling-table-keep-resident=65536,\
@@ -84,18 +85,25 @@ fn peers() -> Result<Vec<Subject>, Failure> {
                 ("`wasmtime serve`, one instance for 1,000 calls", vec!["--max-instance-reuse-count=1000", "-O", best]),
             ] {
                 let mut command = pinned("wasmtime");
-                command.args(["serve", "-S", "cli", "--addr", "127.0.0.1:0"]).args(flags).arg(&component);
-                peers.push(Subject { name, server: Served::start(&mut command)?, path: "/", best: None });
+                command.args(["serve", "-S", "cli", "--addr", "127.0.0.1:0"]).args(flags).arg(component);
+                peers.push(Subject::new(name, Served::start(&mut command)?, "/"));
             }
         }
         _ => eprintln!("`wasmtime serve` is not measured: it is not in the path, or its component is not built"),
     }
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers");
     if is_there("node") {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/echo.mjs");
-        let name = "node echo, no isolation, nothing printed";
-        peers.push(Subject { name, server: Served::start(pinned("node").arg(script))?, path: "/", best: None });
+        let server = Served::start(pinned("node").arg(scripts.join("echo.mjs")))?;
+        peers.push(Subject::new("node echo, no isolation, nothing printed", server, "/"));
     } else {
         eprintln!("node is not measured: it is not in the path");
+    }
+    if is_there("workerd") {
+        let config = scripts.join("workerd/echo.capnp");
+        let server = Served::start(pinned("workerd").args(["serve", "--control-fd=2"]).arg(config))?;
+        peers.push(Subject::new("workerd echo, the isolate used again, nothing printed", server, "/"));
+    } else {
+        eprintln!("workerd is not measured: it is not in the path");
     }
     Ok(peers)
 }
@@ -113,29 +121,12 @@ fn pinned(program: &str) -> Command {
     command
 }
 
-/// Parses the JSON and writes it again, on one worker.
-fn plain_echo() -> Result<(), Failure> {
-    actix_web::rt::System::new().block_on(async {
-        let server = HttpServer::new(|| {
-            App::new().route(
-                "/",
-                web::post().to(|body: web::Json<serde_json::Value>| async move { HttpResponse::Ok().json(body.0) }),
-            )
-        })
-        .workers(1)
-        .bind("127.0.0.1:0")?;
-        for address in server.addrs() {
-            eprintln!("listening on http://{address}");
-        }
-        Ok(server.run().await?)
-    })
-}
-
 /// A server that is measured.
 struct Subject {
     name: &'static str,
-    server: Served,
+    server: Rc<Served>,
     path: &'static str,
+    token: Option<String>,
     best: Option<Load>,
 }
 
@@ -149,8 +140,15 @@ struct Load {
 }
 
 impl Subject {
+    fn new(name: &'static str, server: impl Into<Rc<Served>>, path: &'static str) -> Self {
+        Self { name, server: server.into(), path, token: None, best: None }
+    }
+
     fn measure(&mut self, script: &Path) -> Result<(), Failure> {
         let url = format!("http://{}{}", self.server.address, self.path);
+        let token = self.token.iter().map(|token| format!("wrk.headers['Authorization'] = 'Bearer {token}'\n"));
+        let json = "wrk.headers['Content-Type'] = 'application/json'\n";
+        fs::write(script, format!("wrk.method = 'POST'\n{json}{}wrk.body = '{PAYLOAD}'\n", token.collect::<String>()))?;
         let (started, before) = (Instant::now(), self.server.cpu()?);
         let output = Command::new("taskset")
             .args(["-c", "1", "wrk", "-t1", "-c32", "--latency", "-s"])

@@ -18,10 +18,21 @@ impl Served {
     /// Our server on its defaults, in `folder`, started by `launcher`.
     #[allow(dead_code, reason = "not every measurement starts it so")]
     pub fn sharpfaas(launcher: &[&str], folder: &Path) -> Result<Self, Failure> {
-        let mut words = launcher.iter().copied().chain([env!("CARGO_BIN_EXE_sharpfaas")]);
+        Self::sharpfaas_with(launcher, &[], folder, &[])
+    }
+
+    /// As [`sharpfaas`](Self::sharpfaas), with further arguments and variables.
+    pub fn sharpfaas_with(
+        launcher: &[&str],
+        arguments: &[&str],
+        folder: &Path,
+        variables: &[(&str, &Path)],
+    ) -> Result<Self, Failure> {
+        let server = std::env::var("SHARPFAAS_BENCH_SERVER").unwrap_or_else(|_| env!("CARGO_BIN_EXE_sharpfaas").into());
+        let mut words = launcher.iter().copied().chain([server.as_str()]);
         let mut command = Command::new(words.next().ok_or("no command")?);
         command.args(words).args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(folder.join("data"));
-        Self::start(command.current_dir(folder))
+        Self::start(command.args(arguments).envs(variables.iter().copied()).current_dir(folder))
     }
 
     /// How much processor time it has taken so far.
@@ -44,16 +55,20 @@ impl Served {
             if log.read_line(&mut lines)? == 0 {
                 return Err(format!("the server ended before it listened:\n{lines}").into());
             }
-            let line = lines.get(from..).unwrap_or_default().trim();
-            // Ours and the plain echo; `wasmtime serve`.
-            let told = ["listening on http://", "Serving HTTP on http://"];
-            if let Some((_, address)) = told.iter().find_map(|told| line.rsplit_once(told)) {
-                let address = address.trim_end_matches('/').to_owned();
+            if let Some(address) = told(lines.get(from..).unwrap_or_default().trim()) {
                 std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
                 return Ok(Self { process, address });
             }
         }
     }
+}
+
+/// Where a server listens, if the line says so: ours, the plain echo and node; `wasmtime serve`; workerd.
+fn told(line: &str) -> Option<String> {
+    let told = ["listening on http://", "Serving HTTP on http://"];
+    let address = told.iter().find_map(|told| line.rsplit_once(told)).map(|(_, address)| address.trim_end_matches('/'));
+    let port = || line.strip_prefix('{')?.split_once("\"port\":")?.1.strip_suffix('}');
+    address.map(ToOwned::to_owned).or_else(|| port().map(|port| format!("127.0.0.1:{port}")))
 }
 
 impl Drop for Served {
@@ -68,6 +83,25 @@ impl Drop for Served {
 pub fn echo_component() -> Result<PathBuf, Failure> {
     let path = std::env::var_os("SHARPFAAS_ECHO").map(PathBuf::from).ok_or("SHARPFAAS_ECHO names no component")?;
     if path.exists() { Ok(path) } else { Err(format!("{} is not there", path.display()).into()) }
+}
+
+/// A guest of the tests, built by `make fixtures`.
+#[allow(dead_code, reason = "not every measurement calls it")]
+pub fn fixture(file: &str) -> Result<PathBuf, Failure> {
+    let folder = std::env::var_os("SHARPFAAS_FIXTURES").ok_or("SHARPFAAS_FIXTURES names no folder")?;
+    let path = PathBuf::from(folder).join(file);
+    if path.exists() { Ok(path) } else { Err(format!("{} is not there", path.display()).into()) }
+}
+
+/// Makes a token that may do everything; from then on the server asks for one.
+#[allow(dead_code, reason = "not every measurement needs it")]
+pub fn token(server: &Served) -> Result<String, Failure> {
+    let made = Command::new(env!("CARGO_BIN_EXE_sharpfaas"))
+        .args(["token", "create", "--server", &format!("http://{}", server.address), "--name", "bench"])
+        .args(["--run", "*", "--manage", "*"])
+        .output()?;
+    let token = String::from_utf8(made.stdout)?.trim().to_owned();
+    if made.status.success() { Ok(token) } else { Err("no token was made".into()) }
 }
 
 /// Pushes into lane `bench`.

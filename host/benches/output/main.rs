@@ -6,7 +6,7 @@
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 mod common;
 mod listener;
 
-use common::{Failure, Served, push};
+use common::{Failure, Served, fixture, push};
 use listener::{Dialect, Listener};
 
 /// The lines of a flood, with their ends.
@@ -213,13 +213,6 @@ fn start(server: &Served, (name, payload): (&str, &str)) -> Result<String, Failu
 fn cancel(server: &Served, id: &str) -> Result<(), Failure> {
     let url = format!("http://{}/api/invocations/{id}", server.address);
     curl(&["--request", "DELETE", &url]).map(drop)
-}
-
-/// A guest of the tests, built by `make fixtures`.
-fn fixture(name: &str) -> Result<PathBuf, Failure> {
-    let folder = std::env::var_os("SHARPFAAS_FIXTURES").ok_or("SHARPFAAS_FIXTURES names no folder")?;
-    let path = PathBuf::from(folder).join(name);
-    if path.exists() { Ok(path) } else { Err(format!("{} is not there", path.display()).into()) }
 }
 
 /// What a server answers.
