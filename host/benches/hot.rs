@@ -1,6 +1,7 @@
 //! What the steps of a call cost by themselves, without a socket: where the microseconds go.
 //!
-//! `make bench` runs it, and `cargo bench --profile dist --bench hot -- NAME` a part of it.
+//! `make bench` runs it, and `cargo bench --profile release --bench hot -- NAME` a part of it. It holds the engine itself,
+//! and so is somewhat slower than the server that ships; the steps stand to each other as there.
 
 #![expect(clippy::expect_used, reason = "a measurement that cannot be made ends by panicking")]
 
