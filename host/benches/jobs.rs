@@ -90,7 +90,7 @@ async fn ours(name: &str, database: &str, count: usize, postgres: &Postgres, fol
             store.display()
         );
         std::fs::write(folder.join("config.toml"), config)?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sharpfaas"));
+        let mut command = Command::new(common::program());
         command.args(["serve", "--listen", "127.0.0.1:0", "--config", "config.toml", "--data", "data"]);
         command.env("SHARPFAAS_TEST_POSTGRES_PASSWORD", &postgres.password).current_dir(&folder);
         Served::start(&mut command)

@@ -28,7 +28,7 @@ impl Served {
         folder: &Path,
         variables: &[(&str, &Path)],
     ) -> Result<Self, Failure> {
-        let server = std::env::var("SHARPFAAS_BENCH_SERVER").unwrap_or_else(|_| env!("CARGO_BIN_EXE_sharpfaas").into());
+        let server = program();
         let mut words = launcher.iter().copied().chain([server.as_str()]);
         let mut command = Command::new(words.next().ok_or("no command")?);
         command.args(words).args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(folder.join("data"));
@@ -76,6 +76,11 @@ impl Drop for Served {
         drop(self.process.kill());
         drop(self.process.wait());
     }
+}
+
+/// The server that is measured: the one named by `SHARPFAAS_BENCH_SERVER`, or the one built with what measures it.
+pub fn program() -> String {
+    std::env::var("SHARPFAAS_BENCH_SERVER").unwrap_or_else(|_| env!("CARGO_BIN_EXE_sharpfaas").into())
 }
 
 /// The example, built by `make examples`.
