@@ -7,3 +7,4 @@ mod postgres;
 mod sdks;
 mod signalr;
 mod tokens;
+mod wasmtime;
