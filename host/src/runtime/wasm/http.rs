@@ -32,9 +32,6 @@ use crate::{
 /// The name that a function is asked under which no request came for.
 const HOST: &str = "localhost";
 
-/// What is said of a handler that ends without a word.
-const NO_ANSWER: &str = "the function ended without an answer";
-
 /// The export of one for WASI 0.3.
 pub(super) const HANDLER_3: &str = "wasi:http/handler@0.3.0";
 
@@ -106,11 +103,7 @@ async fn with_request(
         handled.map_or_else(|error| failure(&error, store.data()).map(Outcome::err), |()| Ok(None))
     };
     let answering = async {
-        let response = match given.await {
-            Ok(Ok(response)) => response,
-            Ok(Err(said)) => return Err(said),
-            Err(_) => return Err(NO_ANSWER.to_owned()),
-        };
+        let response = answered(given).await?;
         let status = response.status();
         if status.is_informational() {
             return Err(format!("the function answered {status}, which is no answer"));
@@ -199,6 +192,11 @@ pub(super) fn answered_with(error: &impl std::fmt::Display) -> String {
     format!("the function answered with an error: {error}")
 }
 
+/// Waits for the answer; where none comes, the reason.
+async fn answered(given: oneshot::Receiver<Given>) -> Given {
+    given.await.unwrap_or_else(|_| Err("the function ended without an answer".into()))
+}
+
 /// What came of an answer.
 enum Collected {
     /// All of it.
@@ -209,10 +207,9 @@ enum Collected {
 
 /// Reads an answer of at most so many bytes; none: it has more.
 async fn collect(given: oneshot::Receiver<Given>, limit: usize) -> Option<Collected> {
-    let (parts, mut body) = match given.await {
-        Ok(Ok(response)) => response.into_parts(),
-        Ok(Err(said)) => return Some(Collected::Nothing(said)),
-        Err(_) => return Some(Collected::Nothing(NO_ANSWER.into())),
+    let (parts, mut body) = match answered(given).await {
+        Ok(response) => response.into_parts(),
+        Err(why) => return Some(Collected::Nothing(why)),
     };
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
