@@ -38,6 +38,7 @@ mod run;
 mod schedules;
 mod servers;
 mod tokens;
+mod trailers;
 mod view;
 
 pub use body::hold;

@@ -123,6 +123,39 @@ async fn head_is_answered_without_a_body() {
     }
 }
 
+/// Sends requests over one connection, the last of which closes it, and gives all that comes.
+async fn all(address: &str, requests: &str) -> String {
+    let mut socket = TcpStream::connect(address).await.expect("a connection");
+    socket.write_all(requests.as_bytes()).await.expect("sent");
+    let mut answers = Vec::new();
+    tokio::time::timeout(PATIENCE, socket.read_to_end(&mut answers)).await.expect("in time").expect("read");
+    String::from_utf8(answers).expect("text")
+}
+
+#[tokio::test]
+async fn trailers_go_to_those_who_take_them() {
+    for server in servers("").await {
+        let request = |headers: &str| format!("GET /fn/dev/http/trailers HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
+        // What came with the request is over before the next one begins.
+        let sent = "POST /fn/dev/http/count HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n\
+                    3\r\nAda\r\n0\r\nx-sum: 1\r\n\r\n";
+        let requests =
+            [sent, &request("TE: trailers\r\nConnection: TE\r\n"), &request("Connection: close\r\n")].concat();
+        let told = all(server.url.trim_start_matches("http://"), &requests).await;
+        let answers: Vec<&str> = told.split("HTTP/1.1 ").skip(1).collect();
+        let [counted, with, without] = answers[..] else { panic!("{told}") };
+        assert!(counted.starts_with("200 ") && counted.contains("\r\n1\r\n3\r\n"), "{counted}");
+        for (answer, behind) in [(with, "x-sum: 17\r\n"), (without, "")] {
+            let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+            assert!(head.starts_with("200 "), "{answer}");
+            assert_eq!(head.matches("transfer-encoding: chunked").count(), 1, "{head}");
+            assert!(head.contains("trailer: x-sum, content-type"), "{head}");
+            assert!(body.starts_with("3\r\nAda\r\n") || body.starts_with("d\r\nAda and Grace\r\n"), "{body}");
+            assert!(body.ends_with(&format!("\r\n0\r\n{behind}\r\n")), "{body}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn bodies_stream_both_ways_and_memory_stays_flat() {
     for server in servers("[limits]\npayload_bytes = 1000\nresult_bytes = 1000").await {

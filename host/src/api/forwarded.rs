@@ -13,14 +13,13 @@ use http::{
 use super::Problem;
 
 /// The headers that are for one connection alone (RFC 9110, section 7.6.1), and those that the web server makes.
-const OF_CONNECTION: [&str; 9] = [
+const OF_CONNECTION: [&str; 8] = [
     "connection",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authorization",
     "proxy-connection",
     "te",
-    "trailer",
     "transfer-encoding",
     "upgrade",
 ];

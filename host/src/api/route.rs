@@ -16,7 +16,7 @@ use actix_web::{
     body::{BodyStream, BoxBody, SizedStream},
     http::{
         StatusCode,
-        header::{HeaderName, HeaderValue},
+        header::{HeaderName, HeaderValue, TRANSFER_ENCODING},
     },
     rt, web,
 };
@@ -32,11 +32,12 @@ use super::{
     connection::Socket,
     fields::Fields,
     forwarded,
+    trailers::{self, Chunked},
 };
 use crate::{
     function::{ErrorCode, FunctionName, FunctionRef, Invocation, InvocationId, Lane, Selector, Shape},
     invoke::Live,
-    runtime::exchange::{AnswerBody, BodySender, BrokenOff, Exchange, Piece},
+    runtime::exchange::{AnswerBody, AnswerPiece, BodySender, BrokenOff, Exchange, Piece},
     security::Verb,
 };
 
@@ -164,7 +165,12 @@ async fn handled(
     function: &FunctionRef,
 ) -> Result<HttpResponse, Problem> {
     let secure = services.tls().is_some();
-    let asked = forwarded::request(request, &target.prefix, &target.path, secure)?;
+    let mut asked = forwarded::request(request, &target.prefix, &target.path, secure)?;
+    let takes_trailers = trailers::taken(request);
+    if takes_trailers {
+        // Of this connection, and of what is behind it too.
+        asked.headers_mut().insert(http::header::TE, http::HeaderValue::from_static("trailers"));
+    }
     let (exchange, sender, answered) = Exchange::new(asked, secure);
     let live = services.invoker().start_exchange(invocation(caller, function), exchange);
     let leaving = Leaving(Some(live.clone()));
@@ -195,12 +201,19 @@ async fn handled(
     let id = live.id.to_string();
     let head = request.method() == actix_web::http::Method::HEAD;
     let answer = Answering { answer, leaving, head, _feed: feed, socket, look: interval(LOOK) };
+    let behind = if takes_trailers { trailers::announced(parts.status, &parts.headers) } else { Vec::new() };
+    let chunked = !behind.is_empty();
     let body = match length {
-        Some(length) => BoxBody::new(SizedStream::new(length, answer)),
-        None => BoxBody::new(BodyStream::new(answer)),
+        Some(length) => BoxBody::new(SizedStream::new(length, Data(answer))),
+        None if chunked => BoxBody::new(BodyStream::new(Chunked::new(answer, behind))),
+        None => BoxBody::new(BodyStream::new(Data(answer))),
     };
     let mut response = HttpResponse::with_body(status, body);
     forwarded::answer(&parts.headers, response.headers_mut());
+    if chunked {
+        response.head_mut().no_chunking(true);
+        response.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(HeaderName::from_static(INVOCATION), id);
     }
@@ -277,9 +290,9 @@ struct Answering {
 }
 
 impl Stream for Answering {
-    type Item = Piece;
+    type Item = AnswerPiece;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Piece>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<AnswerPiece>> {
         let this = &mut *self;
         match this.answer.as_mut().poll_next(context) {
             Poll::Ready(Some(Err(BrokenOff))) => {
@@ -294,6 +307,27 @@ impl Stream for Answering {
             }
             Poll::Pending if is_gone(this.socket, &mut this.look, context) => Poll::Ready(Some(Err(BrokenOff))),
             next => next,
+        }
+    }
+}
+
+/// A body without what stands behind it.
+struct Data<S>(S);
+
+impl<S: Stream<Item = AnswerPiece> + Unpin> Stream for Data<S> {
+    type Item = Piece;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Piece>> {
+        loop {
+            match std::task::ready!(Pin::new(&mut self.0).poll_next(context)) {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                }
+                Some(Err(broken)) => return Poll::Ready(Some(Err(broken))),
+                None => return Poll::Ready(None),
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::Stream;
 use http::{Request, Response, StatusCode};
+use http_body::Frame;
 use tokio::sync::{mpsc, oneshot};
 
 /// How many pieces of a request's body may wait for the guest.
@@ -30,8 +31,11 @@ pub struct BrokenOff;
 /// What comes of a body next.
 pub type Piece = Result<Bytes, BrokenOff>;
 
+/// What comes of an answer's body next: a piece of it, or the fields behind it.
+pub type AnswerPiece = Result<Frame<Bytes>, BrokenOff>;
+
 /// The body of an answer.
-pub type AnswerBody = Pin<Box<dyn Stream<Item = Piece> + Send>>;
+pub type AnswerBody = Pin<Box<dyn Stream<Item = AnswerPiece> + Send>>;
 
 /// A request that somebody waits for the answer of.
 pub struct Exchange {
@@ -105,7 +109,7 @@ impl Exchange {
     }
 
     /// Gives the answer; only the first one counts.
-    pub fn answer(&self, answer: Response<impl Stream<Item = Piece> + Send + 'static>) {
+    pub fn answer(&self, answer: Response<impl Stream<Item = AnswerPiece> + Send + 'static>) {
         let waiting = self.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let end = self.end.clone();
         let answer = answer.map(|body| -> AnswerBody { Box::pin(Whole { body: Box::pin(body), end }) });
@@ -135,8 +139,8 @@ impl http_body::Body for AskedBody {
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BrokenOff>>> {
-        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(http_body::Frame::data)))
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
     }
 }
 
@@ -146,10 +150,10 @@ struct Whole<S> {
     end: Arc<End>,
 }
 
-impl<S: Stream<Item = Piece>> Stream for Whole<S> {
-    type Item = Piece;
+impl<S: Stream<Item = AnswerPiece>> Stream for Whole<S> {
+    type Item = AnswerPiece;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Piece>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<AnswerPiece>> {
         match self.body.as_mut().poll_next(context) {
             Poll::Ready(None) if self.end.is_broken() => {
                 self.end.is_whole();
@@ -168,7 +172,7 @@ mod tests {
 
     async fn read(end: impl FnOnce(&End)) -> Vec<bool> {
         let (exchange, _, answered) = Exchange::new(Request::new(()), false);
-        exchange.answer(Response::new(stream::iter([Ok(Bytes::from_static(b"a"))])));
+        exchange.answer(Response::new(stream::iter([Ok(Frame::data(Bytes::from_static(b"a")))])));
         end(&exchange.end());
         answered.await.expect("an answer").into_body().map(|piece| piece.is_ok()).collect().await
     }

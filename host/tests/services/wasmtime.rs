@@ -93,10 +93,26 @@ async fn ask(client: &Client, base: &str, method: &Method, path: &str, body: Opt
     request.send().await.expect("an answer")
 }
 
+/// The host of a URL, and the path behind it.
+fn parts(base: &str) -> (&str, String) {
+    let rest = base.trim_start_matches("http://");
+    rest.split_once('/').map_or((rest, String::new()), |(host, path)| (host, format!("/{path}")))
+}
+
+/// What stands behind the last piece of an answer.
+async fn trailers(base: &str, te: &str) -> String {
+    let (host, prefix) = parts(base);
+    let mut socket = TcpStream::connect(host).await.expect("a connection");
+    let request = format!("GET {prefix}/trailers HTTP/1.1\r\nHost: {host}\r\n{te}Connection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.expect("an answer");
+    answer.rsplit_once("\r\n0\r\n").expect("a last chunk").1.to_owned()
+}
+
 /// Hangs up while an answer comes.
 async fn hang_up(base: &str) {
-    let rest = base.trim_start_matches("http://");
-    let (host, prefix) = rest.split_once('/').map_or((rest, String::new()), |(host, path)| (host, format!("/{path}")));
+    let (host, prefix) = parts(base);
     let mut socket = TcpStream::connect(host).await.expect("a connection");
     let request = format!("GET {prefix}/trickle HTTP/1.1\r\nHost: {host}\r\n\r\n");
     socket.write_all(request.as_bytes()).await.expect("sent");
@@ -126,6 +142,7 @@ async fn a_component_answers_here_as_under_wasmtime_serve() {
             (Method::GET, "/not-allowed", None),
             (Method::GET, "/ask", None),
             (Method::GET, "/hop", None),
+            (Method::GET, "/trailers", None),
             (Method::GET, "/no/such/path", None),
             (Method::HEAD, "/head", None),
             (Method::HEAD, "/large?100000", None),
@@ -143,6 +160,11 @@ async fn a_component_answers_here_as_under_wasmtime_serve() {
                 answers.push((told(response).await, if method == Method::HEAD { length } else { None }));
             }
             assert_eq!(answers[0], answers[1], "{name}: {method} {path}");
+        }
+        for (te, expected) in [("TE: trailers\r\n", "x-sum: 17\r\n\r\n"), ("", "\r\n")] {
+            for base in [&theirs, &ours] {
+                assert_eq!(trailers(base, te).await, expected, "{name}: {base} {te}");
+            }
         }
         // What is said of a handler that crashes is the server's own; that it is the server's fault is not.
         for path in ["/trap", "/nothing"] {

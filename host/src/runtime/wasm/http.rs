@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use http::{Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, BodyStream, Full};
 use tokio::sync::oneshot;
 use wasmtime::{Store, component::InstancePre};
 use wasmtime_wasi_http::{
@@ -108,7 +108,7 @@ async fn with_request(
         if status.is_informational() {
             return Err(format!("the function answered {status}, which is no answer"));
         }
-        exchange.answer(response.map(|body| body.into_data_stream().map_err(|_| BrokenOff)));
+        exchange.answer(response.map(|body| TryStreamExt::map_err(BodyStream::new(body), |_| BrokenOff)));
         Ok(status)
     };
     let (handled, answered) = tokio::join!(handling, answering);
