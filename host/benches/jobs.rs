@@ -1,6 +1,7 @@
 //! Jobs: how many a second are handed in and run, and how soon one begins, on SQLite and on PostgreSQL, on one server
 //! and on three; beside graphile_worker with an empty task on the same PostgreSQL. One machine, one run, everything
-//! on the same cores: what counts is how the figures stand to each other.
+//! on the same cores: what counts is how the figures stand to each other. What lies ready is counted, ours and the
+//! peer's, from the start of the process to the end of the last job, written.
 //!
 //! `make bench-jobs` runs it; it starts a PostgreSQL of its own, which must be installed or installable.
 
@@ -32,8 +33,12 @@ const BULK: usize = 1000;
 /// How many jobs measure how soon one begins, and how far apart they are when nothing else is done.
 const WAITS: usize = 200;
 const APART: Duration = Duration::from_millis(20);
+/// How many jobs measure how soon one begins at half load.
+const HALF: usize = 1000;
 /// How long jobs may take at all.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the peer may take for what lies ready; where it takes longer, what it ran until then is its figure.
+const PEERS_PATIENCE: Duration = Duration::from_secs(20);
 /// How many jobs run at once on a server; graphile_worker's, too.
 const WORKERS: usize = 32;
 
@@ -47,9 +52,9 @@ async fn measure() -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     let postgres = Postgres::start(folder.path())?;
     println!(
-        "\n| | run/s of those that lie ready | handed in one by one/s | in bulk/s | handed in and run/s | a job alone begins after p50 | p99 | at half load p50 | p99 |"
+        "\n| | run/s of those that lie ready | handed in one by one/s | in bulk/s | one by one and run/s | in bulk and run/s | a job alone begins after p50 | p99 | at half load p50 | p99 |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     for servers in [1, 3] {
         let url = postgres.database(&format!("ours_{servers}"))?;
         let database = format!("[database]\nurl = \"{url}\"\npassword_env = \"SHARPFAAS_TEST_POSTGRES_PASSWORD\"\n");
@@ -58,22 +63,41 @@ async fn measure() -> Result<(), Failure> {
     }
     ours("SQLite, one server", "", 1, &postgres, folder.path()).await?;
     if let Some(peer) = std::env::var_os("SHARPFAAS_GRAPHILE").map(PathBuf::from).filter(|path| path.exists()) {
-        for (name, ahead) in
-            [("graphile_worker as it comes, empty task", 0), ("graphile_worker, fetching 500 ahead", 500)]
-        {
-            let url = postgres.with_password(&postgres.database(&format!("graphile_{ahead}"))?)?;
-            let arguments = [url, READY.to_string(), WORKERS.to_string(), ahead.to_string()];
-            let output = Command::new(&peer).args(arguments).output()?;
-            let told = String::from_utf8(output.stdout)?;
-            let [singly, bulk, run, p50, p99] = told.lines().collect::<Vec<_>>()[..] else {
-                return Err(format!("{told}{}", String::from_utf8_lossy(&output.stderr)).into());
-            };
-            let (p50, p99): (f64, f64) = (p50.parse()?, p99.parse()?);
-            println!("| {name} | {run} | {singly} | {bulk} | | {:.1} ms | {:.1} ms | | |", p50 / 1e3, p99 / 1e3);
+        for (name, ahead, batch) in [
+            ("graphile_worker as it comes, empty task", 0, 0),
+            ("graphile_worker, fetching 500 ahead", 500, 0),
+            ("graphile_worker, fetching 500 ahead, completing what is done in 5 ms at once", 500, 5),
+        ] {
+            graphile(name, &peer, &postgres, [ahead, batch])?;
         }
     } else {
         eprintln!("graphile_worker is not measured: SHARPFAAS_GRAPHILE does not name its program");
     }
+    Ok(())
+}
+
+/// Measures the peer with as many jobs fetched ahead, and completed after as many milliseconds.
+fn graphile(name: &str, peer: &Path, postgres: &Postgres, settings: [u32; 2]) -> Result<(), Failure> {
+    let [ahead, batch] = settings.map(|setting| setting.to_string());
+    let url = postgres.with_password(&postgres.database(&format!("graphile_{ahead}_{batch}"))?)?;
+    let idle_url = postgres.with_password(&postgres.database(&format!("graphile_{ahead}_{batch}_idle"))?)?;
+    let workers = WORKERS.to_string();
+    let told = |url: &str, arguments: &[&str]| -> Result<Vec<f64>, Failure> {
+        let output = Command::new(peer).arg(url).args(arguments).output()?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into());
+        }
+        String::from_utf8(output.stdout)?.lines().map(|line| Ok(line.parse()?)).collect()
+    };
+    let [singly, bulk] = told(&url, &["fill", &READY.to_string()])?[..] else { return Err("not filled".into()) };
+    let started = Instant::now();
+    let seconds = PEERS_PATIENCE.as_secs().to_string();
+    let [ran] = told(&url, &["run", &READY.to_string(), &workers, &ahead, &batch, &seconds])?[..] else {
+        return Err("nothing ran".into());
+    };
+    let run = ran / started.elapsed().as_secs_f64();
+    let [p50, p99] = told(&idle_url, &["idle", &workers, &ahead, &batch])?[..] else { return Err("not idle".into()) };
+    println!("| {name} | {run:.0} | {singly:.0} | {bulk:.0} | | | {:.1} ms | {:.1} ms | | |", p50 / 1e3, p99 / 1e3);
     Ok(())
 }
 
@@ -127,6 +151,7 @@ async fn ours(name: &str, database: &str, count: usize, postgres: &Postgres, fol
     }
     let singly = (JOBS / 4) as f64 / started.elapsed().as_secs_f64();
     client.drained().await?;
+    let singly_run = (JOBS / 4) as f64 / started.elapsed().as_secs_f64();
 
     let bulk_started = Instant::now();
     let mut handed = Duration::ZERO;
@@ -138,9 +163,9 @@ async fn ours(name: &str, database: &str, count: usize, postgres: &Postgres, fol
     client.drained().await?;
     let (bulk_rate, run) = (JOBS as f64 / handed.as_secs_f64(), JOBS as f64 / bulk_started.elapsed().as_secs_f64());
 
-    // Half of what was just run, evenly.
-    let (apart, mut waits, started) = (Duration::from_secs_f64(2.0 / run), JoinSet::new(), Instant::now());
-    for number in 0..WAITS as u32 {
+    // Half of what was handed in one by one and run, evenly.
+    let (apart, mut waits, started) = (Duration::from_secs_f64(2.0 / singly_run), JoinSet::new(), Instant::now());
+    for number in 0..HALF as u32 {
         tokio::time::sleep_until((started + apart * number).into()).await;
         let client = client.clone();
         waits.spawn(async move { client.enqueue().await });
@@ -181,7 +206,7 @@ async fn ours(name: &str, database: &str, count: usize, postgres: &Postgres, fol
     clients.first().ok_or("no server")?.drained().await?;
     let ready = READY as f64 / started.elapsed().as_secs_f64();
     println!(
-        "| {name} | {ready:.0} | {singly:.0} | {bulk_rate:.0} | {run:.0} | {idle50:.1} ms | {idle99:.1} ms | {half50:.1} ms | {half99:.1} ms |"
+        "| {name} | {ready:.0} | {singly:.0} | {bulk_rate:.0} | {singly_run:.0} | {run:.0} | {idle50:.1} ms | {idle99:.1} ms | {half50:.1} ms | {half99:.1} ms |"
     );
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::{
     os::{
         linux::net::SocketAddrExt as _,
         unix::{
-            fs::PermissionsExt,
+            fs::{PermissionsExt, chown},
             net::{SocketAddr, UnixListener},
         },
     },
@@ -19,9 +19,9 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::common::{
-    fixtures::{example, fixture, zip},
+    fixtures::{example, fixture, fixture_path, zip, zipped},
     process::{Holdings, alive, eventually, given_back},
-    server::{STARTED_BY, Server},
+    server::{PROGRAM, STARTED_BY, Server},
 };
 
 mod hogs;
@@ -39,18 +39,33 @@ async fn staged(server: &Server) -> bool {
     staged
 }
 
-/// A server with these settings as a test's machine lets it, and one that may not mount, as in a container: its
-/// programs run as its own user.
+/// A server with these settings as a test's machine lets it; one that may not mount, as in a container: its programs
+/// run as its own user; and one of an ordinary user.
 fn servers(config: &str) -> Vec<Server> {
     let mut servers = vec![Server::start(config)];
     if rustix::process::geteuid().is_root() {
         let folder = Arc::new(tempfile::tempdir().expect("a folder"));
         let without = "setpriv --bounding-set -sys_admin --inh-caps -sys_admin";
         servers.push(Server::start_in(folder, config, &[(STARTED_BY, without)]));
+        servers.push(unprivileged(config));
     } else {
         println!("this test does not run as root: only servers that don't are tested");
     }
     servers
+}
+
+/// A server of a user who may do nothing that others may not.
+fn unprivileged(config: &str) -> Server {
+    const NOBODY: u32 = 65_534;
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    // It was built where that user may not go.
+    let (built, program) = (env!("CARGO_BIN_EXE_sharpfaas"), folder.path().join("sharpfaas"));
+    fs::hard_link(built, &program).or_else(|_| fs::copy(built, &program).map(drop)).expect("linked or copied");
+    chown(folder.path(), Some(NOBODY), Some(NOBODY)).expect("given");
+    let as_nobody =
+        format!("setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups --bounding-set -all --inh-caps -all");
+    let program = program.display().to_string();
+    Server::start_in(folder, config, &[(STARTED_BY, &as_nobody), (PROGRAM, &program)])
 }
 
 async fn result(server: &Server, name: &str, payload: Value) -> Value {
@@ -254,9 +269,11 @@ async fn what_a_grant_gives_is_given_to_whom_it_names_alone() {
     fs::write(shared.path().join("model"), "weights").expect("written");
     let path = shared.path().join("model").display().to_string();
     let tcp = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    const USER: u32 = 1_800_000_123;
     let server = Server::start(&format!(
         "[[grants]]\nlanes = [\"d*\"]\nfunctions = [\"exe-reach\"]\nnetwork = true\nread = [{:?}]\n\
-         [[grants]]\nfunctions = [\"exe-env*\"]\nenvironment = {{ MODEL = \"small\", PATH = \"/usr/bin\" }}\n",
+         [[grants]]\nfunctions = [\"exe-env*\"]\nenvironment = {{ MODEL = \"small\", PATH = \"/usr/bin\" }}\n\
+         [[grants]]\nfunctions = [\"exe-env*\"]\nuser_id = {USER}\n",
         shared.path()
     ));
     server.push("exe-reach").await;
@@ -274,8 +291,12 @@ async fn what_a_grant_gives_is_given_to_whom_it_names_alone() {
     for (what, outcome) in refused.as_object().expect("an object") {
         assert!(["EACCES", "EPERM"].iter().any(|error| outcome == error), "{what}: {outcome}");
     }
-    let variables = result(&server, "exe-environment", Value::Null).await["variables"].clone();
+    let given = result(&server, "exe-environment", Value::Null).await;
+    let variables = &given["variables"];
     assert_eq!((&variables["MODEL"], &variables["PATH"]), (&json!("small"), &json!("/usr/bin")));
+    if staged(&server).await {
+        assert_eq!(given["user"], json!([USER, USER]));
+    }
 }
 
 /// A link that one call leaves is not there for the next; a folder is never another's.
@@ -360,6 +381,29 @@ async fn a_killed_server_leaves_nothing_for_long() {
 }
 
 /// A kernel that can't confine programs runs none, unless it is told to; components run all the same.
+#[tokio::test]
+async fn a_kernel_without_landlock_runs_programs_only_where_that_will_do() {
+    let without = fixture_path("without-landlock").display().to_string();
+    for (programs, word) in [("required", "refused"), ("best-effort", "partly_confined")] {
+        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+        let config = format!("[sandbox]\nprograms = \"{programs}\"\n");
+        let server = Server::start_in(folder, &config, &[(STARTED_BY, &without)]);
+        let (_, ready) = server.get("/readyz").await;
+        assert_eq!(ready["checks"]["programs"], word, "{ready}");
+        assert!(ready["checks"]["shortfalls"].to_string().contains("the kernel has no Landlock"), "{ready}");
+        server.push("exe-echo").await;
+        let (status, body) = server.run("exe-echo", json!({ "a": 1 })).await;
+        if word == "refused" {
+            assert_eq!((status, &body["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("unconfined")), "{body}");
+        } else {
+            assert_eq!((status, &body["result"]), (StatusCode::OK, &json!({ "a": 1 })), "{body}");
+        }
+        let (status, body) = server.push_zip("functionName=component&lane=dev", zipped("echo.wasm")).await;
+        assert_eq!(status, StatusCode::CREATED, "{body}");
+        assert_eq!(result(&server, "component", json!({ "a": 1 })).await, json!({ "a": 1 }));
+    }
+}
+
 #[tokio::test]
 async fn strictness_is_what_the_configuration_says() {
     let server = Server::start("[sandbox]\nprograms = \"off\"\n");

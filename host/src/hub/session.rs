@@ -44,6 +44,8 @@ pub trait Voice {
 /// Tells of a call until it has ended.
 pub async fn tell(mut tail: Tail, voice: impl Voice, sender: &Sender) -> Result<(), Gone> {
     loop {
+        // Until the client has taken what there is, lines stay where they are kept once for all who listen.
+        sender.room().await?;
         match tail.next(BYTES).await {
             Ok(Heard { batch, end }) => {
                 if batch.skipped > 0 || !batch.lines.is_empty() {

@@ -135,18 +135,25 @@ impl Sender {
         &self.hands.0
     }
 
+    /// Waits until there is room for more.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn room(&self) -> Result<(), Gone> {
+        let flow = self.flow();
+        while flow.waiting() >= ROOM && !flow.gone.get() {
+            flow.changed.notified().await;
+        }
+        if flow.gone.get() { Err(Gone) } else { Ok(()) }
+    }
+
     /// Sends what `write` adds, as soon as there is room for it.
     ///
     /// # Errors
     /// When the connection is gone.
     pub async fn send(&self, write: impl FnOnce(&mut Frames)) -> Result<(), Gone> {
+        self.room().await?;
         let flow = self.flow();
-        while flow.waiting() >= ROOM && !flow.gone.get() {
-            flow.changed.notified().await;
-        }
-        if flow.gone.get() {
-            return Err(Gone);
-        }
         flow.said.set(Instant::now());
         flow.put(write);
         Ok(())

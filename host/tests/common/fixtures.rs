@@ -15,8 +15,12 @@ fn target() -> PathBuf {
 
 /// The bytes of the fixture of that name.
 pub fn fixture(name: &str) -> Vec<u8> {
-    let folder = std::env::var_os("SHARPFAAS_FIXTURES").map_or_else(|| target().join("fixtures"), PathBuf::from);
-    read(&folder.join(name))
+    read(&fixture_path(name))
+}
+
+/// Where that is.
+pub fn fixture_path(name: &str) -> PathBuf {
+    std::env::var_os("SHARPFAAS_FIXTURES").map_or_else(|| target().join("fixtures"), PathBuf::from).join(name)
 }
 
 /// The bytes of the example of that name.

@@ -259,8 +259,12 @@ pub fn create_database(server: &str, name: &str) -> String {
 /// A variable for tests: the command line that is to start the server instead of the test.
 pub const STARTED_BY: &str = "SHARPFAAS_TEST_STARTED_BY";
 
+/// A variable for tests: where the server is, for one who may not go where it was built.
+pub const PROGRAM: &str = "SHARPFAAS_TEST_PROGRAM";
+
 fn command(environment: &[(String, String)]) -> Command {
-    let server = env!("CARGO_BIN_EXE_sharpfaas");
+    let program = environment.iter().find(|(name, _)| name == PROGRAM);
+    let server = program.map_or(env!("CARGO_BIN_EXE_sharpfaas"), |(_, path)| path);
     match environment.iter().find(|(name, _)| name == STARTED_BY) {
         None => Command::new(server),
         Some((_, line)) => {

@@ -216,6 +216,7 @@ fn statement(dialect: Dialect, claim: &Claim<'_>) -> (String, Vec<Value>) {
     let node = values.put(super::rows::entry(JobState::Processing, claim.node, None, None).trim_end_matches('}'));
 
     let mut with = vec![format!("pins AS MATERIALIZED (SELECT name, lane, selector, version FROM {pins})")];
+    let keyless = dialect.null("mutex_key");
     let keys = if claim.mutexes {
         with.push(
             "busy AS (SELECT mutex_key, count(*) AS held FROM jobs \
@@ -229,14 +230,14 @@ fn statement(dialect: Dialect, claim: &Claim<'_>) -> (String, Vec<Value>) {
              WHERE j.state = 'enqueued' AND j.mutex_key IS NOT NULL) AS line WHERE place <= mutex_limit)"
                 .into(),
         );
-        "(mutex_key IS NULL OR id IN (SELECT id FROM eligible))"
+        format!("({keyless} OR id IN (SELECT id FROM eligible))")
     } else {
-        "mutex_key IS NULL"
+        keyless.clone()
     };
     let (mut parts, mut ahead) = (Vec::new(), Vec::new());
     for (at, bucket) in claim.buckets.iter().enumerate() {
         let wanted = conditions(bucket, &mut values);
-        let keys = if bucket.ahead { "mutex_key IS NULL AND attempt + 1 < max_attempts" } else { keys };
+        let keys = if bucket.ahead { format!("{keyless} AND attempt + 1 < max_attempts") } else { keys.clone() };
         let most = values.number(bucket.most.min(claim.most));
         with.push(format!(
             "part{at} AS (SELECT id, priority FROM jobs WHERE state = 'enqueued' AND {keys}{wanted} \
@@ -278,7 +279,7 @@ fn statement(dialect: Dialect, claim: &Claim<'_>) -> (String, Vec<Value>) {
          jobs.kind AS kind, jobs.entry AS entry, jobs.caller_id AS caller_id, jobs.token AS token, jobs.payload AS payload, \
          jobs.parameters AS parameters, jobs.deadline_ms AS deadline_ms, jobs.max_attempts AS max_attempts, \
          jobs.delays AS delays, jobs.at_end AS at_end, jobs.mutex_key IS NOT NULL AS keyed, \
-         EXISTS (SELECT 1 FROM (SELECT k.mutex_key FROM jobs AS k WHERE k.state = 'enqueued' \
+         EXISTS ({KEYED}) AND EXISTS (SELECT 1 FROM (SELECT k.mutex_key FROM jobs AS k WHERE k.state = 'enqueued' \
          ORDER BY k.priority DESC, k.id LIMIT {}) AS line WHERE line.mutex_key IS NOT NULL) AS mutexed",
         with.join(", "),
         dialect.few(LINE)

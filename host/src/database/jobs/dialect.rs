@@ -84,6 +84,15 @@ impl Dialect {
         }
     }
 
+    /// That `column` is null, as it mostly is. PostgreSQL takes that for rare until it has looked at the table, and would
+    /// then rather sort the few that it expects than read an index in its order.
+    pub(super) fn null(self, column: &str) -> String {
+        match self {
+            Self::Sqlite => format!("{column} IS NULL"),
+            Self::Postgres => format!("CASE WHEN {column} IS NULL THEN TRUE ELSE FALSE END"),
+        }
+    }
+
     /// Whether the text `column` holds that of `parameter`, whatever the case of its letters.
     pub(super) fn contains(self, column: &str, parameter: &str) -> String {
         let find = if self == Self::Sqlite { "instr" } else { "strpos" };

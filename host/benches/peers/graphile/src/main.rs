@@ -1,8 +1,13 @@
-//! graphile_worker with a task that does nothing: `graphile URL JOBS CONCURRENCY QUEUE`, where QUEUE is how many jobs
-//! a worker fetches ahead, or 0 to fetch each by itself, which is its default.
+//! graphile_worker with a task that does nothing, on the database `URL`.
 //!
-//! Prints, one a line: jobs enqueued one by one a second, in bulk a second, run a second, and the microseconds from
-//! an idle worker's job being handed in to its start, p50 and p99.
+//! - `graphile URL fill JOBS` hands jobs in, and prints how many a second it took one by one, and then in bulk.
+//! - `graphile URL run JOBS CONCURRENCY AHEAD BATCH SECONDS` runs those that lie ready, and ends when the last of them is
+//!   gone from the database, or after so many seconds; it prints how many it ran.
+//! - `graphile URL idle CONCURRENCY AHEAD BATCH` prints the microseconds from a job's being handed in to its start while
+//!   nothing else is done, p50 and p99.
+//!
+//! AHEAD is how many jobs a worker fetches ahead, or 0 to fetch each by itself, and BATCH for how many milliseconds
+//! it gathers those that are done, or 0 to complete each by itself; both are its default.
 
 use std::{
     sync::{
@@ -12,7 +17,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use graphile_worker::{IntoTaskHandlerResult, JobSpec, LocalQueueConfig, TaskHandler, WorkerContext, WorkerOptions};
+use graphile_worker::{
+    IntoTaskHandlerResult, JobSpec, LocalQueueConfig, TaskHandler, Worker, WorkerContext, WorkerOptions,
+};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, task::JoinSet};
 
@@ -25,6 +32,8 @@ const BULK: usize = 1000;
 /// How many jobs an idle worker is given, and how far apart.
 const IDLE: usize = 200;
 const APART: Duration = Duration::from_millis(20);
+/// How often it is looked whether the last jobs are gone.
+const LOOK: Duration = Duration::from_millis(10);
 
 static RAN: AtomicUsize = AtomicUsize::new(0);
 static BEGUN: Mutex<Option<Instant>> = Mutex::new(None);
@@ -47,18 +56,41 @@ impl TaskHandler for Nothing {
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [url, jobs, concurrency, queue] = arguments.as_slice() else {
-        return Err("usage: graphile URL JOBS CONCURRENCY QUEUE".into());
-    };
-    let (jobs, concurrency, queue): (usize, usize, usize) = (jobs.parse()?, concurrency.parse()?, queue.parse()?);
-    let mut options =
-        WorkerOptions::default().database_url(url).max_pg_conn(8).concurrency(concurrency).define_job::<Nothing>();
-    if queue > 0 {
-        options = options.local_queue(LocalQueueConfig::default().with_size(queue));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        [url, "fill", jobs] => fill(&worker(url, "1", "0", "0").await?, jobs.parse()?).await?,
+        [url, "run", jobs, concurrency, ahead, batch, seconds] => {
+            let worker = worker(url, concurrency, ahead, batch).await?;
+            let limit = Duration::from_secs(seconds.parse()?);
+            if let Ok(failed) = tokio::time::timeout(limit, run(worker, jobs.parse()?)).await {
+                failed?;
+            }
+            println!("{}", RAN.load(Ordering::Relaxed));
+        }
+        [url, "idle", concurrency, ahead, batch] => idle(worker(url, concurrency, ahead, batch).await?).await?,
+        _ => return Err("usage: graphile URL fill|run|idle ...".into()),
     }
-    let worker = options.init().await?;
-    let utils = worker.create_utils();
+    std::process::exit(0)
+}
 
+async fn worker(url: &str, concurrency: &str, ahead: &str, batch: &str) -> Result<Worker, Failure> {
+    let (ahead, batch) = (ahead.parse()?, batch.parse()?);
+    let mut options = WorkerOptions::default()
+        .database_url(url)
+        .max_pg_conn(8)
+        .concurrency(concurrency.parse()?)
+        .define_job::<Nothing>();
+    if ahead > 0 {
+        options = options.local_queue(LocalQueueConfig::default().with_size(ahead));
+    }
+    if batch > 0 {
+        options = options.complete_job_batch_delay(Duration::from_millis(batch));
+    }
+    Ok(options.init().await?)
+}
+
+async fn fill(worker: &Worker, jobs: usize) -> Result<(), Failure> {
+    let utils = worker.create_utils();
     let started = Instant::now();
     let mut callers = JoinSet::new();
     for _ in 0..CALLERS {
@@ -77,20 +109,32 @@ async fn main() -> Result<(), Failure> {
     println!("{:.0}", singly as f64 / started.elapsed().as_secs_f64());
 
     let (started, spec) = (Instant::now(), JobSpec::default());
-    let some = vec![(Nothing {}, &spec); BULK];
-    let bulks = (jobs - singly).div_ceil(BULK);
-    for _ in 0..bulks {
+    let mut left = jobs - singly;
+    while left > 0 {
+        let some = vec![(Nothing {}, &spec); left.min(BULK)];
         utils.add_jobs(&some).await?;
+        left -= some.len();
     }
-    println!("{:.0}", (bulks * BULK) as f64 / started.elapsed().as_secs_f64());
+    println!("{:.0}", (jobs - singly) as f64 / started.elapsed().as_secs_f64());
+    Ok(())
+}
 
-    let (all, started) = (singly + bulks * BULK, Instant::now());
+async fn run(worker: Worker, jobs: usize) -> Result<(), Failure> {
+    let pool = worker.pg_pool().clone();
     tokio::spawn(async move { worker.run().await.map_err(|error| eprintln!("{error}")) });
-    while RAN.load(Ordering::Relaxed) < all {
+    while RAN.load(Ordering::Relaxed) < jobs {
         CAME.notified().await;
     }
-    println!("{:.0}", all as f64 / started.elapsed().as_secs_f64());
+    // What it ran, it deletes.
+    while sqlx::query("SELECT 1 FROM graphile_worker.jobs LIMIT 1").fetch_optional(&pool).await?.is_some() {
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
+}
 
+async fn idle(worker: Worker) -> Result<(), Failure> {
+    let utils = worker.create_utils();
+    tokio::spawn(async move { worker.run().await.map_err(|error| eprintln!("{error}")) });
     let mut waits = Vec::new();
     for _ in 0..IDLE {
         tokio::time::sleep(APART).await;
@@ -104,5 +148,5 @@ async fn main() -> Result<(), Failure> {
     }
     waits.sort_unstable();
     println!("{}\n{}", waits[IDLE / 2], waits[IDLE - 1 - IDLE / 100]);
-    std::process::exit(0)
+    Ok(())
 }
