@@ -90,21 +90,38 @@ test: fixtures examples ## Run all tests that need nothing but this machine
 		$(CARGO) test --workspace; \
 	fi
 
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+HTTP_ECHO := $(GUESTS)/wasm32-wasip2/release/http_echo.wasm
+# What guides the compiler: a profile of the server at work. It is made once; remove it where the code is no longer the same.
+TRAINING := $(TARGET)/training
+PROFILE := $(TRAINING)/server.profdata
+DIST := $(TARGET)/$(HOST)/dist/sharpfaas
+
 .PHONY: dist
-dist: toolchain ## Build the server and command line as they ship: optimised as a whole, which takes long
-	$(CARGO) build --profile dist --package sharpfaas-host
+dist: $(PROFILE) ## Build the server and command line as they ship: optimised as a whole, by a profile of their use (needs wrk; takes most of an hour)
+	RUSTFLAGS="-Cprofile-use=$(PROFILE)" $(CARGO) build --profile dist --package sharpfaas-host --target $(HOST)
+	@echo "$(DIST)"
+
+$(PROFILE): | toolchain examples
+	@command -v wrk >/dev/null || { echo "wrk is missing: install it, as with 'apt-get install wrk'" >&2; exit 1; }
+	rustup component add llvm-tools
+	cd host/benches/peers/http-echo && $(CARGO) build --target-dir "$(GUESTS)" $(WASM)
+	RUSTFLAGS="-Cprofile-generate=$(TRAINING)/raw" $(CARGO) build --profile dist --package sharpfaas-host \
+		--target $(HOST) --target-dir "$(TRAINING)"
+	rm -rf "$(TRAINING)/raw"
+	host/benches/train.sh "$(TRAINING)/$(HOST)/dist/sharpfaas" "$(FIXTURES)/examples" "$(HTTP_ECHO)"
+	"$$(rustc --print sysroot)/lib/rustlib/$(HOST)/bin/llvm-profdata" merge --output "$@" "$(TRAINING)/raw"
 
 # Measured is what ships; what measures it need not be built with as much care.
-measure = SHARPFAAS_BENCH_SERVER="$(TARGET)/dist/sharpfaas" SHARPFAAS_ECHO="$(FIXTURES)/examples/echo.wasm" \
+measure = SHARPFAAS_BENCH_SERVER="$(DIST)" SHARPFAAS_ECHO="$(FIXTURES)/examples/echo.wasm" \
 	SHARPFAAS_FIXTURES="$(FIXTURES)" $(CARGO) bench --profile release --package sharpfaas-host
 
 .PHONY: bench
 bench: fixtures examples dist ## Measure calls beside a plain web handler and peers (needs wrk)
-	@command -v wrk >/dev/null || { echo "wrk is missing: install it, as with 'apt-get install wrk'" >&2; exit 1; }
 	cd host/benches/peers/http-echo && $(CARGO) build --target-dir "$(GUESTS)" $(WASM)
 	cd host/benches/peers/plain-echo && $(CARGO) build --target-dir "$(GUESTS)" --profile dist
-	SHARPFAAS_HTTP_ECHO="$(GUESTS)/wasm32-wasip2/release/http_echo.wasm" SHARPFAAS_PLAIN_ECHO="$(GUESTS)/dist/plain-echo" \
-		$(measure) --bench throughput --bench lifecycle --bench hot --bench output
+	SHARPFAAS_HTTP_ECHO="$(HTTP_ECHO)" SHARPFAAS_PLAIN_ECHO="$(GUESTS)/dist/plain-echo" \
+		$(measure) --bench throughput --bench programs --bench lifecycle --bench hot --bench output
 
 .PHONY: bench-jobs
 bench-jobs: examples dist ## Measure jobs on SQLite and PostgreSQL beside graphile_worker (needs PostgreSQL, or root to install it)

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Uses a server as its users do, for half a minute: what it does then is what `make dist` tells the compiler to make
-# fast. train.sh SHARPFAAS EXAMPLES, where the first was built to write a profile when it ends.
+# fast. train.sh SHARPFAAS EXAMPLES HTTP, where the first was built to write a profile when it ends, and the last is a
+# component that answers HTTP requests.
 set -euo pipefail
 
 sharpfaas=$1
 examples=$2
+http=$3
 
 work=$(mktemp -d)
 server=
@@ -34,6 +36,7 @@ export SHARPFAAS_SERVER=$url
 for example in hello.wasm echo.wasm csv-summary.wasm progress.wasm word-count-native; do
     "$sharpfaas" push "$examples/$example" >/dev/null
 done
+"$sharpfaas" push --name http "$http" >/dev/null
 
 SHARPFAAS_TOKEN=$("$sharpfaas" token create --name training --push '*' --run '*' --read '*' --manage '*' 2>/dev/null)
 export SHARPFAAS_TOKEN
@@ -59,6 +62,9 @@ load 4 "$run?functionName=hello&lane=dev&callerId=training" '{"name": "Ada"}'
 load 3 "$run" '{"functionName": "csv-summary", "lane": "dev", "payload": {"csv": "city,people\nOslo,709037\n"}}'
 load 3 "$run?functionName=word-count-native&lane=dev" '{"text": "to be or not to be"}'
 load 3 /fn/dev/echo '{"name": "Ada"}'
+load 5 /fn/dev/http '{"name": "Ada", "items": [{"sku": "a-1", "count": 2}]}'
+job='{"functionName": "hello", "lane": "dev", "payload": {"name": "Ada"}}'
+load 2 /api/jobs "{\"jobs\": [$(printf "$job, %.0s" {1..99})$job]}"
 for _ in {1..40}; do
     "$sharpfaas" run hello '{"name": "Ada"}' >/dev/null 2>&1
     "$sharpfaas" jobs enqueue hello '{"name": "Ada"}' >/dev/null 2>&1

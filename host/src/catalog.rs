@@ -172,6 +172,16 @@ impl Catalog {
         Self { inner, _end: end.drop_guard() }
     }
 
+    /// The version that a call means, where that is known without asking anyone.
+    #[must_use]
+    pub fn at_hand(&self, name: &FunctionName, lane: &Lane, selector: Selector) -> Option<Found> {
+        match self.inner.memory.answer(name, lane, selector) {
+            Answer::Fresh(function) => Some(Ok(function)),
+            Answer::Missing(error) => Some(Err(error)),
+            Answer::Stale(_) | Answer::Unknown => None,
+        }
+    }
+
     /// The version that a call means.
     ///
     /// # Errors

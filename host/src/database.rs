@@ -7,7 +7,7 @@
 //!
 //! Nothing above this module writes SQL, and no value is ever spliced into a statement.
 
-use std::{future::Future, path::Path, sync::Arc, time::Duration};
+use std::{borrow::Cow, future::Future, path::Path, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sea_orm::{
@@ -231,6 +231,11 @@ fn sqlite_options(path: &str, limit: Duration) -> Result<SqliteConnectOptions, D
 /// A time as it is kept: whole microseconds since the epoch, UTC.
 fn micros(time: DateTime<Utc>) -> i64 {
     time.timestamp_micros()
+}
+
+/// Text that both databases can hold: PostgreSQL's has no U+0000.
+fn storable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
 }
 
 /// A kept time.

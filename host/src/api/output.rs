@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// How much is read in one go, in bytes.
-const BYTES: usize = 16 * 1024;
+const BYTES: usize = 8 * 1024;
 
 /// How the output is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -91,9 +91,14 @@ pub async fn route(
 ) -> Result<HttpResponse, Problem> {
     let target = Target::parse(request.uri().path())?;
     caller.may(Verb::Run, &target.lane, &target.name)?;
-    let (catalog, name, lane) = (services.catalog().clone(), target.name.clone(), target.lane.clone());
-    let resolving = async move { catalog.resolve(&name, &lane, target.selector).await };
-    let function = services.spawn(resolving).await??;
+    let function = match services.catalog().at_hand(&target.name, &target.lane, target.selector) {
+        Some(found) => found?,
+        None => {
+            let (catalog, name, lane) = (services.catalog().clone(), target.name.clone(), target.lane.clone());
+            let resolving = async move { catalog.resolve(&name, &lane, target.selector).await };
+            services.spawn(resolving).await??
+        }
+    };
     match function.shape {
         Some(Shape::Http) => handled(&request, body, &services, &caller, &target, &function).await,
         Some(Shape::Execute | Shape::Command) | None => {

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How much of a call's output is read in one go, in bytes.
-const BYTES: usize = 16 * 1024;
+const BYTES: usize = 8 * 1024;
 
 /// Why a connection is closed whose token may do nothing any more.
 const TOKEN_ENDED: &str = "the token has expired or was revoked";

@@ -1,16 +1,23 @@
 //! Writing rows of the history: many at once, with as little work as can be, since every call has one.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    fmt::Write as _,
+    sync::{Arc, OnceLock},
+};
 
 use sea_orm::{
-    ConnectionTrait, DbBackend, DbErr, ExprTrait, Statement, TransactionTrait, Value,
+    DbBackend, DbErr, ExprTrait, RuntimeErr,
     sea_query::{Expr, OnConflict, PostgresQueryBuilder, Query, SqliteQueryBuilder},
+    sqlx::{
+        self, Arguments, AssertSqlSafe, Executor, IntoArguments, Pool, postgres::PgArguments, sqlite::SqliteArguments,
+    },
 };
+use uuid::Uuid;
 
 use super::{AT_WORK, InvocationRow};
 use crate::{
-    database::{Database, DatabaseError, entities::invocation, micros, signed},
-    function::OutputLine,
+    database::{Database, DatabaseError, entities::invocation, micros, signed, storable},
+    function::{CallerId, OutputLine, TokenName},
 };
 
 use invocation::Column;
@@ -25,7 +32,7 @@ const LINE_BYTES: usize = 64;
 /// once; and 64 rows stay below SQLite's bound of 32,766 values.
 const SIZES: [usize; 3] = [64, 8, 1];
 
-/// What is written of a row, in the order of [`values`].
+/// What is written of a row, in the order of [`bind`].
 const COLUMNS: [Column; 22] = [
     Column::Id,
     Column::CallerId,
@@ -56,12 +63,12 @@ const FIXED: usize = 8;
 
 /// The statements that write rows, one for each of [`SIZES`], made when they are first used.
 #[derive(Debug, Default)]
-pub struct Upserts([OnceLock<String>; SIZES.len()]);
+pub struct Upserts([OnceLock<Arc<str>>; SIZES.len()]);
 
 impl Upserts {
-    fn of(&self, at: usize, backend: DbBackend) -> String {
-        let (Some(made), Some(rows)) = (self.0.get(at), SIZES.get(at)) else { return String::new() };
-        made.get_or_init(|| upsert(*rows, backend)).clone()
+    fn of(&self, at: usize, backend: DbBackend) -> Arc<str> {
+        let (Some(made), Some(rows)) = (self.0.get(at), SIZES.get(at)) else { return "".into() };
+        made.get_or_init(|| upsert(*rows, backend).into()).clone()
     }
 }
 
@@ -103,15 +110,32 @@ impl Database {
     }
 
     async fn upsert(&self, rows: &[&InvocationRow]) -> Result<(), DbErr> {
+        match self.connection.get_database_backend() {
+            DbBackend::Postgres => self.upsert_on(self.connection.get_postgres_connection_pool(), rows).await,
+            _ => self.upsert_on(self.connection.get_sqlite_connection_pool(), rows).await,
+        }
+        .map_err(|error| DbErr::Exec(RuntimeErr::SqlxError(Arc::new(error))))
+    }
+
+    /// By sqlx itself, which takes values as they are: each copy of a text that is not made is one less for every call.
+    async fn upsert_on<D: sqlx::Database>(&self, pool: &Pool<D>, rows: &[&InvocationRow]) -> Result<(), sqlx::Error>
+    where
+        D::Arguments: Values + IntoArguments<D>,
+        for<'a> &'a mut D::Connection: Executor<'a, Database = D>,
+    {
         let backend = self.connection.get_database_backend();
         // One transaction is one write of the disk, and one look at the pages that many rows share.
-        let transaction = self.connection.begin().await?;
+        let mut transaction = pool.begin().await?;
         let mut left = rows;
         for (at, size) in SIZES.into_iter().enumerate() {
             while let Some((chunk, rest)) = left.split_at_checked(size) {
-                let values = chunk.iter().flat_map(|row| values(row)).chain(AT_WORK.map(Value::from));
-                let statement = Statement::from_sql_and_values(backend, self.upserts.of(at, backend), values);
-                transaction.execute_raw(statement).await?;
+                let mut arguments = D::Arguments::default();
+                arguments.room(size * COLUMNS.len() + AT_WORK.len());
+                let bound = chunk.iter().try_for_each(|row| bind(row, &mut arguments));
+                let bound = bound.and_then(|()| AT_WORK.iter().try_for_each(|status| arguments.text(Some(status))));
+                bound.map_err(sqlx::Error::Encode)?;
+                let statement = AssertSqlSafe(self.upserts.of(at, backend));
+                sqlx::query_with(statement, arguments).execute(&mut *transaction).await?;
                 left = rest;
             }
         }
@@ -119,38 +143,71 @@ impl Database {
     }
 }
 
-/// What is written of a row, in the order of [`COLUMNS`].
-fn values(row: &InvocationRow) -> [Value; COLUMNS.len()] {
-    let text = |text: Option<&str>| match text {
-        Some(text) if text.contains('\0') => text.replace('\0', "\u{fffd}").into(),
-        text => Value::from(text.map(ToOwned::to_owned)),
-    };
+/// The values of a statement, of either database.
+trait Values: Default {
+    fn room(&mut self, values: usize);
+    fn id(&mut self, id: Uuid) -> Bound;
+    fn text(&mut self, text: Option<&str>) -> Bound;
+    fn number(&mut self, number: Option<i64>) -> Bound;
+    fn flag(&mut self, flag: bool) -> Bound;
+}
+
+type Bound = Result<(), sqlx::error::BoxDynError>;
+
+macro_rules! values_of {
+    ($($arguments:ty),*) => {$(
+        impl Values for $arguments {
+            fn room(&mut self, values: usize) {
+                self.reserve(values, 0);
+            }
+            fn id(&mut self, id: Uuid) -> Bound {
+                Arguments::add(self, id)
+            }
+            fn text(&mut self, text: Option<&str>) -> Bound {
+                Arguments::add(self, text)
+            }
+            fn number(&mut self, number: Option<i64>) -> Bound {
+                Arguments::add(self, number)
+            }
+            fn flag(&mut self, flag: bool) -> Bound {
+                Arguments::add(self, flag)
+            }
+        }
+    )*};
+}
+
+values_of!(PgArguments, SqliteArguments);
+
+/// Adds what is written of a row, in the order of [`COLUMNS`].
+fn bind(row: &InvocationRow, to: &mut impl Values) -> Bound {
+    let mut written = String::new();
     let lines: Vec<&OutputLine> = row.output.iter().map(Arc::as_ref).collect();
     let output = serde_json::to_string(&lines).unwrap_or_else(|_| "[]".into());
-    [
-        row.id.0.into(),
-        row.caller_id.as_ref().map(ToString::to_string).into(),
-        row.token.as_ref().map(ToString::to_string).into(),
-        row.name.as_str().into(),
-        row.lane.as_str().into(),
-        row.selector.to_string().into(),
-        row.cancel_requested.into(),
-        micros(row.created_at).into(),
-        row.version.as_ref().map(ToString::to_string).into(),
-        row.kind.map(|kind| kind.as_str().to_owned()).into(),
-        row.status.as_str().into(),
-        row.error_code.clone().into(),
-        text(row.detail.as_deref()),
-        text(row.result.as_deref()),
-        output.into(),
-        signed(row.output_skipped).into(),
-        row.node.as_str().into(),
-        row.started_at.map(micros).into(),
-        row.ended_at.map(micros).into(),
-        row.elapsed_us.map(signed).into(),
-        row.usage.memory_peak_bytes.map(signed).into(),
-        row.usage.cpu_us.map(signed).into(),
-    ]
+    to.id(row.id.0)?;
+    to.text(row.caller_id.as_ref().map(CallerId::as_str))?;
+    to.text(row.token.as_ref().map(TokenName::as_str))?;
+    to.text(Some(row.name.as_str()))?;
+    to.text(Some(row.lane.as_str()))?;
+    write!(written, "{}", row.selector)?;
+    to.text(Some(&written))?;
+    to.flag(row.cancel_requested)?;
+    to.number(Some(micros(row.created_at)))?;
+    written.clear();
+    row.version.iter().try_for_each(|version| write!(written, "{version}"))?;
+    to.text(row.version.is_some().then_some(written.as_str()))?;
+    to.text(row.kind.map(|kind| kind.as_str()))?;
+    to.text(Some(row.status.as_str()))?;
+    to.text(row.error_code.as_deref())?;
+    to.text(row.detail.as_deref().map(storable).as_deref())?;
+    to.text(row.result.as_deref().map(storable).as_deref())?;
+    to.text(Some(&output))?;
+    to.number(Some(signed(row.output_skipped)))?;
+    to.text(Some(&row.node))?;
+    to.number(row.started_at.map(micros))?;
+    to.number(row.ended_at.map(micros))?;
+    to.number(row.elapsed_us.map(signed))?;
+    to.number(row.usage.memory_peak_bytes.map(signed))?;
+    to.number(row.usage.cpu_us.map(signed))
 }
 
 /// About how much text a row holds, in bytes.

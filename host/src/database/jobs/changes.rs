@@ -7,12 +7,12 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    database::{Database, DatabaseError, signed},
+    database::{Database, DatabaseError, signed, storable},
     function::{ContinueOn, JobId, JobState, Version},
 };
 
 use super::{
-    dialect::{Dialect, Type, all, clean, run},
+    dialect::{Dialect, Type, all, run},
     rows::{entry, get, id, optional_id, parsed, state},
 };
 
@@ -156,7 +156,7 @@ pub(super) async fn apply(
             "attempt": change.attempt,
             "version": change.version.map(|version| version.to_string()),
             "anew": change.anew,
-            "error": change.error.as_deref().map(clean),
+            "error": change.error.as_deref().map(storable),
             "expires_in": expires.then_some(keep),
             "entry": entry(change.to, node, change.reason.as_deref(), None),
         })

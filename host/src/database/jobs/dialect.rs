@@ -148,11 +148,6 @@ pub(super) async fn run(
     Ok(connection.execute_raw(statement).await?.rows_affected())
 }
 
-/// Text that both databases can hold: PostgreSQL's has no U+0000.
-pub(super) fn clean(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
-}
-
 impl Database {
     pub(super) fn dialect(&self) -> Dialect {
         Dialect::of(&self.connection)

@@ -9,14 +9,14 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    database::{damaged, signed, time, unsigned, versions::parse},
+    database::{damaged, signed, storable, time, unsigned, versions::parse},
     function::{
         CallerId, ContinueOn, EntryName, FunctionName, FunctionType, InvocationId, JobId, JobState, Lane, QueueName,
         Selector, TokenName, Version,
     },
 };
 
-use super::dialect::{Type, clean};
+use super::dialect::Type;
 
 /// A job that is to be written down.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -106,7 +106,7 @@ pub(super) const NEW: [(&str, Type); 28] = [
 impl NewJob {
     /// The record, with what its history begins with behind the time.
     pub(super) fn record(&self, node: &str, reason: Option<&str>, expires_in: Option<i64>) -> serde_json::Value {
-        let parameters = (!self.parameters.is_empty()).then(|| clean(&json!(self.parameters).to_string()));
+        let parameters = (!self.parameters.is_empty()).then(|| json!(self.parameters).to_string());
         json!({
             "id": self.id,
             "state": self.state,
@@ -120,7 +120,7 @@ impl NewJob {
             "entry": self.entry,
             "caller_id": self.caller_id,
             "token": self.token.as_ref().map(TokenName::as_str),
-            "payload": clean(&self.payload),
+            "payload": storable(&self.payload),
             "parameters": parameters,
             "deadline_ms": self.deadline.map(|it| signed(u64::try_from(it.as_millis()).unwrap_or(u64::MAX))),
             "max_attempts": self.max_attempts,
@@ -163,10 +163,10 @@ const REASON: usize = 1000;
 
 /// An entry without its beginning, `{"at":` and the time, which the database puts in front of it.
 pub(super) fn entry(state: JobState, node: &str, reason: Option<&str>, invocation: Option<&str>) -> String {
-    let mut text = format!(",\"state\":{},\"node\":{}", json!(state), json!(clean(node)));
+    let mut text = format!(",\"state\":{},\"node\":{}", json!(state), json!(storable(node)));
     if let Some(reason) = reason {
         let reason: String = reason.chars().take(REASON).collect();
-        text += &format!(",\"reason\":{}", json!(clean(&reason)));
+        text += &format!(",\"reason\":{}", json!(storable(&reason)));
     }
     if let Some(invocation) = invocation {
         text += &format!(",\"invocation\":{}", json!(invocation));

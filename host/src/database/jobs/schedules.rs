@@ -5,12 +5,12 @@ use sea_orm::{DbErr, QueryResult};
 use serde_json::json;
 
 use crate::{
-    database::{Database, DatabaseError, damaged, signed, time, unsigned},
+    database::{Database, DatabaseError, damaged, signed, storable, time, unsigned},
     function::{JobId, Misfire, Overlap},
 };
 
 use super::{
-    dialect::{Type, all, clean, run},
+    dialect::{Type, all, run},
     enqueue::insert,
     rows::{NewJob, get, optional_id, parsed},
 };
@@ -119,7 +119,7 @@ impl Database {
         );
         let values = [
             schedule.id.as_str().into(),
-            clean(&schedule.cron).into(),
+            storable(&schedule.cron).as_ref().into(),
             schedule.time_zone.as_str().into(),
             schedule.misfire.as_str().into(),
             schedule.overlap.as_str().into(),
