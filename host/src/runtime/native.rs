@@ -5,8 +5,8 @@
 //! takes too much; then whatever is left of its processes is ended ([`keeper`]), the folder removed, and
 //! the way it ended made an outcome ([`ending`]).
 //!
-//! All of that happens in a task on threads of its own, so that a program which floods its output slows
-//! nobody else, and so that it is seen through to the end when the caller goes away.
+//! All of that happens in a task on one of the threads that start programs, so that a program which floods its output
+//! slows no component, and so that it is seen through to the end when the caller goes away.
 //!
 //! What a program gets: the payload as its argument and on standard input (where it came encrypted,
 //! on standard input alone); in the environment `PATH`, `HOME`
@@ -89,8 +89,6 @@ pub struct NativeRuntime {
     inner: Arc<Inner>,
     tasks: TaskTracker,
     closing: CancellationToken,
-    /// `None` only while it is dropped.
-    threads: Option<runtime::Runtime>,
 }
 
 /// What [`NativeRuntime`] is made for.
@@ -129,24 +127,13 @@ impl NativeRuntime {
             sandbox: Sandbox::new(settings, root)?,
             grace: Duration::from_millis(config.kill_grace_ms),
         };
-        let threads = runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("native-io")
-            .enable_all()
-            .build()
-            .map_err(|error| host("threads for programs", error))?;
-        Ok(Self {
-            inner: Arc::new(inner),
-            tasks: TaskTracker::new(),
-            closing: CancellationToken::new(),
-            threads: Some(threads),
-        })
+        Ok(Self { inner: Arc::new(inner), tasks: TaskTracker::new(), closing: CancellationToken::new() })
     }
 
     /// How many tasks its threads have.
     #[must_use]
     pub fn tasks(&self) -> usize {
-        self.threads.as_ref().map_or(0, |threads| threads.metrics().num_alive_tasks())
+        self.inner.sandbox.tasks()
     }
 
     /// What confines programs.
@@ -162,13 +149,13 @@ impl NativeRuntime {
     /// When the host is at fault; what the program does wrong is its outcome.
     pub async fn run(&self, program: &Executable, call: &Call) -> Result<Outcome, RuntimeError> {
         let gone = || RuntimeError::Host("the runtime of native programs has ended".into());
-        let threads = self.threads.as_ref().ok_or_else(gone)?;
+        let thread = self.inner.sandbox.thread(call).ok_or_else(gone)?.clone();
         let cancel = call.cancel.child_token();
         // Dropped with this future.
         let _guard = cancel.clone().drop_guard();
         let call = Call { cancel, ..call.clone() };
         let course = course(self.inner.clone(), program.clone(), call, self.closing.clone());
-        self.tasks.spawn_on(course, threads.handle()).await.map_err(|_| gone())?
+        self.tasks.spawn_on(course, &thread).await.map_err(|_| gone())?
     }
 }
 
@@ -176,15 +163,15 @@ impl Drop for NativeRuntime {
     fn drop(&mut self) {
         self.closing.cancel();
         self.tasks.close();
-        let tasks = self.tasks.clone();
-        if let Some(threads) = self.threads.take() {
-            // On a thread of its own, since this one may be at work for another runtime.
-            let waiter = thread::spawn(move || {
-                let _ = threads.block_on(async { time::timeout(SHUTDOWN, tasks.wait()).await });
-                threads.shutdown_timeout(SHUTDOWN);
-            });
-            let _ = waiter.join();
-        }
+        let (tasks, inner) = (self.tasks.clone(), self.inner.clone());
+        // On a thread of its own, since this one may be at work for another runtime.
+        let waiter = thread::spawn(move || {
+            if let Ok(runtime) = runtime::Builder::new_current_thread().enable_time().build() {
+                let _ = runtime.block_on(async { time::timeout(SHUTDOWN, tasks.wait()).await });
+            }
+            inner.sandbox.end();
+        });
+        let _ = waiter.join();
     }
 }
 

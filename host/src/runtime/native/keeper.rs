@@ -18,7 +18,7 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Mutex, PoisonError, Weak, mpsc},
+    sync::{Arc, Mutex, PoisonError, Weak},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -26,13 +26,14 @@ use std::{
 use rustix::process::Pid;
 use tokio::sync::oneshot;
 
-use self::tree::Tree;
+use self::{queue::Queue, tree::Tree};
 use super::{
     procfs::{self, Family, Process},
     sandbox::groups::Group,
 };
 use crate::function::InvocationId;
 
+mod queue;
 mod tree;
 
 pub use tree::{Excess, MAX_PROCESSES, Remains, nearly};
@@ -59,7 +60,7 @@ static SHARED: Mutex<Weak<Keeper>> = Mutex::new(Weak::new());
 /// The thread that keeps the processes of all calls.
 #[derive(Debug)]
 pub struct Keeper {
-    commands: Option<mpsc::Sender<Command>>,
+    commands: Arc<Queue<Command>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -67,8 +68,8 @@ pub struct Keeper {
 enum Command {
     /// A program is about to be started.
     Expect(InvocationId, u64, Option<Arc<Group>>, oneshot::Sender<Excess>),
-    /// It was.
-    Started(InvocationId, Pid),
+    /// It was, then.
+    Started(InvocationId, Pid, Instant),
     /// It was not.
     Forget(InvocationId),
     /// It is to end, or has, and what is left of it must.
@@ -86,50 +87,46 @@ impl Keeper {
             return Ok(keeper);
         }
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-        let (commands, queue) = mpsc::channel();
+        let commands = Arc::new(Queue::default());
+        let queue = commands.clone();
         let thread = thread::Builder::new().name("native-keeper".into()).spawn(move || Watch::new().run(&queue))?;
-        let keeper = Arc::new(Self { commands: Some(commands), thread: Some(thread) });
+        let keeper = Arc::new(Self { commands, thread: Some(thread) });
         *shared = Arc::downgrade(&keeper);
         Ok(keeper)
-    }
-
-    fn send(&self, command: Command) {
-        if let Some(commands) = &self.commands {
-            // The thread ends only after this end of the queue is dropped.
-            let _ = commands.send(command);
-        }
     }
 
     /// Makes a call known before its program is started, so that nothing it does is too early. The
     /// receiver hears when it takes more than it may. The group, where there is one, holds all its processes.
     pub fn expect(&self, id: InvocationId, memory_bytes: u64, group: Option<Arc<Group>>) -> oneshot::Receiver<Excess> {
         let (excess, told) = oneshot::channel();
-        self.send(Command::Expect(id, memory_bytes, group, excess));
+        // It is read before the next look at processes, whenever that is.
+        self.commands.put(Command::Expect(id, memory_bytes, group, excess), None);
         told
     }
 
     /// The call's program is this child of ours, which from now on the keeper alone reaps.
     pub fn started(&self, id: InvocationId, main: Pid) {
-        self.send(Command::Started(id, main));
+        let now = Instant::now();
+        self.commands.put(Command::Started(id, main, now), Some(now + FIRST_SAMPLE));
     }
 
     /// The call's program was not started.
     pub fn forget(&self, id: InvocationId) {
-        self.send(Command::Forget(id));
+        self.commands.put(Command::Forget(id), None);
     }
 
     /// Ends all processes of a call: SIGTERM to each, and SIGKILL after `grace`. Answers when none is left,
     /// or when the kernel lets some of them not go, which are ended as soon as it does.
     pub fn end(&self, id: InvocationId, grace: Duration) -> oneshot::Receiver<Remains> {
         let (reply, remains) = oneshot::channel();
-        self.send(Command::End(id, grace, reply));
+        self.commands.put(Command::End(id, grace, reply), Some(Instant::now()));
         remains
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        drop(self.commands.take());
+        self.commands.close();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -154,21 +151,16 @@ impl Watch {
         Self { session, trees: Vec::new(), strays: None, nameless: HashMap::new() }
     }
 
-    fn run(mut self, queue: &mpsc::Receiver<Command>) {
+    fn run(mut self, queue: &Queue<Command>) {
         let mut open = true;
         while open || !self.trees.is_empty() {
-            match self.next(queue, open) {
-                Ok(command) => {
-                    self.apply(command);
-                    queue.try_iter().for_each(|command| self.apply(command));
-                }
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
-                Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    open = false;
-                    self.trees.iter_mut().for_each(|tree| tree.end(Duration::ZERO, None));
-                    // What the kernel does not let go is left to it.
-                    self.trees.retain(|tree| tree.main().is_some() && !tree.stuck());
-                }
+            let taken = queue.take(self.due());
+            open = taken.open;
+            taken.items.into_iter().for_each(|command| self.apply(command));
+            if !open {
+                self.trees.iter_mut().for_each(|tree| tree.end(Duration::ZERO, None));
+                // What the kernel does not let go is left to it.
+                self.trees.retain(|tree| tree.main().is_some() && !tree.stuck());
             }
             let now = Instant::now();
             if self.due().is_some_and(|due| due <= now) {
@@ -181,24 +173,12 @@ impl Watch {
         self.trees.iter().filter_map(Tree::due).chain(self.strays).min()
     }
 
-    fn next(&self, queue: &mpsc::Receiver<Command>, open: bool) -> Result<Command, mpsc::RecvTimeoutError> {
-        let wait = self.due().map(|due| due.saturating_duration_since(Instant::now()));
-        match wait {
-            None => queue.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
-            Some(wait) if open => queue.recv_timeout(wait),
-            Some(wait) => {
-                thread::sleep(wait);
-                Err(mpsc::RecvTimeoutError::Disconnected)
-            }
-        }
-    }
-
     fn apply(&mut self, command: Command) {
         match command {
             Command::Expect(id, memory_bytes, group, excess) => {
                 self.trees.push(Tree::new(id, memory_bytes, group, excess));
             }
-            Command::Started(id, main) => self.of(id, |tree| tree.started(main)),
+            Command::Started(id, main, at) => self.of(id, |tree| tree.started(main, at)),
             Command::Forget(id) => self.trees.retain(|tree| tree.id() != id),
             Command::End(id, grace, reply) => self.of(id, |tree| tree.end(grace, Some(reply))),
         }

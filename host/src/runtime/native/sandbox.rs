@@ -20,6 +20,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::runtime;
+
 use self::{
     groups::{Bounds, Groups},
     landlock::{Beneath, Files},
@@ -31,7 +33,7 @@ use super::{
     Call, Executable, Settings,
     folders::{self, Root},
     keeper::MAX_PROCESSES,
-    spawner::{Profile, SpawnError, Spawned, Spawner, Spec},
+    spawner::{self, Profile, SpawnError, Spawned, Spawner, Spec},
 };
 use crate::{
     config::{Grant, SandboxConfig, Strictness},
@@ -195,7 +197,7 @@ impl Sandbox {
     /// When there can be none.
     pub async fn place(&self, program: &Executable, call: &Call) -> io::Result<Place> {
         let mut seat = self.seats.take();
-        let granted = || self.grants.iter().filter(|granted| granted.grant.fits(&call.lane, &call.name));
+        let granted = || self.granted(call);
         let user = granted().filter_map(|granted| granted.grant.user_id).next_back().or(seat.user());
         let user = user.filter(|_| self.stage.is_some());
         if let Some(group) = seat.group() {
@@ -239,7 +241,7 @@ impl Sandbox {
         made.await.map_err(io::Error::other)?
     }
 
-    /// Starts the program.
+    /// Starts the program, on the [thread](Self::thread) of its call.
     ///
     /// # Errors
     /// As [`SpawnError`] says.
@@ -263,9 +265,31 @@ impl Sandbox {
             user: place.user,
             group: place.seat.group().cloned(),
             read: place.read.clone(),
+            network: place.network,
         };
+        spawner::spawn(&spec).await
+    }
+
+    /// The thread on which all that is a call's is to be done.
+    #[must_use]
+    pub fn thread(&self, call: &Call) -> Option<&runtime::Handle> {
         let [offline, online] = &self.spawners;
-        if place.network { online } else { offline }.spawn(spec).await
+        if self.granted(call).any(|granted| granted.grant.network) { online } else { offline }.thread()
+    }
+
+    /// How many tasks the threads of programs have.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        self.spawners.iter().map(Spawner::tasks).sum()
+    }
+
+    /// Ends the threads of programs; what they still do is dropped.
+    pub fn end(&self) {
+        self.spawners.iter().for_each(Spawner::end);
+    }
+
+    fn granted(&self, call: &Call) -> impl DoubleEndedIterator<Item = &Granted> {
+        self.grants.iter().filter(|granted| granted.grant.fits(&call.lane, &call.name))
     }
 
     /// Gives the seat of a call free, and removes its folder, unless it was not touched. `gone`: all its processes are;

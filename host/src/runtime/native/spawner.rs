@@ -6,6 +6,7 @@
 //! privileges, an empty bounding set) is put on the thread itself, once, and inherited.
 
 use std::{
+    cell::RefCell,
     ffi::CString,
     io,
     os::{
@@ -13,18 +14,23 @@ use std::{
         unix::{ffi::OsStrExt, fs::PermissionsExt},
     },
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
 
 use rustix::{
     pipe::PipeFlags,
-    process::{Pid, Resource, Rlimit, Signal},
+    process::{Pid, Resource, Rlimit},
     thread::{Gid, Uid, UnshareFlags},
 };
 use seccompiler::BpfProgram;
-use tokio::sync::oneshot;
+use tokio::runtime;
+use tokio_util::sync::CancellationToken;
 
 use self::{
     child::{Plan, Stack},
@@ -85,6 +91,8 @@ pub struct Spec {
     pub group: Option<Arc<Group>>,
     /// What it may read beside its own.
     pub read: Vec<Arc<[Beneath]>>,
+    /// Whether it was granted the network.
+    pub network: bool,
 }
 
 /// What all programs of a spawner have in common.
@@ -171,20 +179,33 @@ pub enum SpawnError {
     Host(io::Error),
 }
 
-type Reply = oneshot::Sender<Result<Spawned, SpawnError>>;
-
 /// The most threads that start programs of one profile.
 const THREADS: usize = 4;
 
-/// Threads that start programs. They end when this is dropped, after which every program that they
-/// started is killed by the kernel.
+/// How long the end of a thread waits for work that can't be dropped half way.
+const SHUTDOWN: Duration = Duration::from_secs(3);
+
+/// Threads that start programs and follow them, each with a reactor of its own: whatever is one program's is done on
+/// one of them, since to wake another thread costs more than most of what there is to do. They end when this is
+/// dropped, after which every program that they started is killed by the kernel.
 #[derive(Debug)]
 pub struct Spawner {
-    requests: mpsc::Sender<(Spec, Reply)>,
+    handles: Vec<runtime::Handle>,
+    /// Whose turn it is.
+    turn: AtomicUsize,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    end: CancellationToken,
 }
 
-/// What they take their work from.
-type Queue = Arc<Mutex<mpsc::Receiver<(Spec, Reply)>>>;
+/// What starts programs, on a thread that does.
+struct Here {
+    profile: Arc<Profile>,
+    stack: Stack,
+}
+
+thread_local! {
+    static HERE: RefCell<Option<Here>> = const { RefCell::new(None) };
+}
 
 impl Spawner {
     /// Starts the threads, as many as there are cores, since one waits until its child is another program. They are in
@@ -193,75 +214,125 @@ impl Spawner {
     /// # Errors
     /// When there can be no more threads, or the profile can't be put on them.
     pub fn start(profile: Profile) -> io::Result<Self> {
-        let (requests, queue) = mpsc::channel();
-        let (told, ready) = mpsc::channel();
-        let (profile, queue) = (Arc::new(profile), Arc::new(Mutex::new(queue)));
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let mut stacks = (0..cores.min(THREADS)).map(|_| Stack::new()).collect::<io::Result<Vec<_>>>()?;
-        let Some(stack) = stacks.pop() else { return Err(io::Error::other("no thread starts programs")) };
-        named().spawn(move || {
+        // Made here: what they open might not be allowed under the profile.
+        let make = |_| Ok((runtime::Builder::new_current_thread().enable_all().build()?, Stack::new()?));
+        let mut makings = (0..cores.min(THREADS)).map(make).collect::<io::Result<Vec<_>>>()?;
+        let handles = makings.iter().map(|(runtime, _)| runtime.handle().clone()).collect();
+        let Some((runtime, stack)) = makings.pop() else { return Err(io::Error::other("no thread starts programs")) };
+        let (profile, end) = (Arc::new(profile), CancellationToken::new());
+        let (told, ready) = mpsc::channel();
+        let until = end.clone();
+        let first = named().spawn(move || {
             // What the first one puts on, the others inherit.
             let started = profile.put_on().and_then(|()| {
-                stacks.into_iter().try_for_each(|stack| {
-                    let (profile, queue) = (profile.clone(), queue.clone());
-                    named().spawn(move || work(&profile, &queue, stack)).map(drop)
-                })
+                let start = |(runtime, stack)| {
+                    let (profile, until) = (profile.clone(), until.clone());
+                    named().spawn(move || work(runtime, Here { profile, stack }, &until))
+                };
+                makings.into_iter().map(start).collect::<io::Result<Vec<_>>>()
             });
             let good = started.is_ok();
             if told.send(started).is_ok() && good {
-                work(&profile, &queue, stack);
+                work(runtime, Here { profile, stack }, &until);
             }
         })?;
-        ready.recv().map_err(|_| io::Error::other("the spawner thread has ended"))??;
-        Ok(Self { requests })
+        let others = ready.recv().map_err(|_| io::Error::other("the thread that starts programs has ended"))??;
+        let threads = Mutex::new(others.into_iter().chain([first]).collect());
+        Ok(Self { handles, turn: AtomicUsize::new(0), threads, end })
     }
 
-    /// Starts a program. Not to be dropped half way: the program would be killed unseen.
-    ///
-    /// # Errors
-    /// As [`SpawnError`] says.
-    pub async fn spawn(&self, spec: Spec) -> Result<Spawned, SpawnError> {
-        let (reply, answer) = oneshot::channel();
-        let gone = || SpawnError::Host(io::Error::other("the spawner thread has ended"));
-        self.requests.send((spec, reply)).map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+    /// The thread for the next program: all of what is its is to be done there.
+    #[must_use]
+    pub fn thread(&self) -> Option<&runtime::Handle> {
+        self.handles.get(self.turn.fetch_add(1, Ordering::Relaxed) % self.handles.len())
+    }
+
+    /// How many tasks the threads have.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        self.handles.iter().map(|thread| thread.metrics().num_alive_tasks()).sum()
+    }
+
+    /// Ends the threads, and waits for that. To be called by none of them.
+    pub fn end(&self) {
+        self.end.cancel();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        threads.into_iter().for_each(|thread| drop(thread.join()));
+    }
+}
+
+impl Drop for Spawner {
+    fn drop(&mut self) {
+        self.end.cancel();
     }
 }
 
 fn named() -> thread::Builder {
-    thread::Builder::new().name("native-spawner".into())
+    thread::Builder::new().name("native".into())
 }
 
-/// Starts programs until nobody asks any more.
-fn work(profile: &Profile, queue: &Queue, mut stack: Stack) {
-    // One waits for a request, with the lock, and the others for the lock.
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
-    while let Some((spec, reply)) = next() {
-        if let Err(Ok(unwanted)) = reply.send(spawn(profile, &spec, &mut stack)) {
-            // The one who asked is gone, which happens only when all is torn down.
-            let _ = rustix::process::kill_process_group(unwanted.main, Signal::KILL);
-            let _ = rustix::process::waitpid(Some(unwanted.main), rustix::process::WaitOptions::empty());
+/// Does what it is given until the end.
+fn work(runtime: runtime::Runtime, here: Here, end: &CancellationToken) {
+    HERE.set(Some(here));
+    runtime.block_on(end.cancelled());
+    runtime.shutdown_timeout(SHUTDOWN);
+}
+
+/// Starts a program, on a thread of a [`Spawner`].
+///
+/// # Errors
+/// As [`SpawnError`] says.
+pub async fn spawn(spec: &Spec) -> Result<Spawned, SpawnError> {
+    check(spec)?;
+    for _ in 0..BUSY.0 {
+        match here(spec) {
+            Err(Tried::Busy) => tokio::time::sleep(BUSY.1).await,
+            Err(Tried::Failed(error)) => return Err(error),
+            Ok(spawned) => return Ok(spawned),
         }
+    }
+    Err(refusal(spec, io::Error::from_raw_os_error(libc::ETXTBSY)))
+}
+
+/// Why a try did not start a program.
+enum Tried {
+    /// Another process has it open for writing.
+    Busy,
+    Failed(SpawnError),
+}
+
+impl From<io::Error> for Tried {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(SpawnError::Host(error))
     }
 }
 
-fn spawn(profile: &Profile, spec: &Spec, stack: &mut Stack) -> Result<Spawned, SpawnError> {
-    check(spec)?;
-    let host = |error: io::Error| SpawnError::Host(error);
-    let image = Image::new(spec.program.as_os_str(), &spec.argument, &spec.variables)
-        .map_err(|error| SpawnError::Host(error.into()))?;
-    let folder = CString::new(spec.folder.as_os_str().as_bytes()).map_err(|error| SpawnError::Host(error.into()))?;
-    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| SpawnError::Exhausted(error.into()));
+fn here(spec: &Spec) -> Result<Spawned, Tried> {
+    HERE.with_borrow_mut(|here| match here {
+        // Which it is follows from the same grants; this is what would go wrong unseen.
+        Some(Here { profile, stack }) if profile.network == spec.network => try_spawn(profile, spec, stack),
+        _ => Err(io::Error::other("no thread for this program").into()),
+    })
+}
+
+fn try_spawn(profile: &Profile, spec: &Spec, stack: &mut Stack) -> Result<Spawned, Tried> {
+    let image = Image::new(spec.program.as_os_str(), &spec.argument, &spec.variables).map_err(io::Error::from)?;
+    let folder = CString::new(spec.folder.as_os_str().as_bytes()).map_err(io::Error::from)?;
+    let pipe = || {
+        let made = rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
+        made.map_err(|error| Tried::Failed(SpawnError::Exhausted(error.into())))
+    };
     let ((input, stdin), (stdout, output), (stderr, errors)) = (pipe()?, pipe()?, pipe()?);
     let user = spec.user.map(|id| (Uid::from_raw(id), Gid::from_raw(id)));
     if let Some((uid, gid)) = user {
         // So that it can open them anew, as by /dev/stderr.
         for stream in [&input, &output, &errors] {
-            rustix::fs::fchown(stream, Some(uid), Some(gid)).map_err(|error| host(error.into()))?;
+            rustix::fs::fchown(stream, Some(uid), Some(gid)).map_err(io::Error::from)?;
         }
     }
     let rules = match &profile.files {
-        Some(files) => rules(files, profile, spec).map_err(host)?,
+        Some(files) => rules(files, profile, spec)?,
         None => None,
     };
     let limits = limits(spec);
@@ -277,18 +348,11 @@ fn spawn(profile: &Profile, spec: &Spec, stack: &mut Stack) -> Result<Spawned, S
         own_proc: !profile.staged,
         confined: profile.confined,
     };
-    let mut tries = 0;
-    let (main, ended) = loop {
-        match stack.spawn(&plan) {
-            Ok(started) => break started,
-            Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && tries < BUSY.0 => {
-                tries += 1;
-                thread::sleep(BUSY.1);
-            }
-            Err(error) => return Err(refusal(spec, error)),
-        }
-    };
-    Ok(Spawned { main, ended, stdin, stdout, stderr, baseline: child::own_peak() })
+    match stack.spawn(&plan) {
+        Ok((main, ended)) => Ok(Spawned { main, ended, stdin, stdout, stderr, baseline: child::own_peak() }),
+        Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) => Err(Tried::Busy),
+        Err(error) => Err(Tried::Failed(refusal(spec, error))),
+    }
 }
 
 fn rules(files: &Files, profile: &Profile, spec: &Spec) -> io::Result<Option<OwnedFd>> {

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use rustix::{
+    process::{Pid, PidfdFlags, Signal, WaitOptions},
+    time::ClockId,
+};
 use tokio::sync::oneshot;
 
 use super::{FIRST_SAMPLE, PASS, SAMPLE};
@@ -84,7 +87,7 @@ pub struct Tree {
     /// What the look at hand found: what descends from the program, and then what we adopted.
     found: Vec<Process>,
     began: Instant,
-    /// How long the look at hand has taken so far.
+    /// How much work the look at hand has been so far.
     took: Duration,
     next: Option<Instant>,
     ending: Option<Ending>,
@@ -130,10 +133,10 @@ impl Tree {
         self.main
     }
 
-    pub fn started(&mut self, main: Pid) {
+    pub fn started(&mut self, main: Pid, at: Instant) {
         self.main = Some(main);
         self.sessions.insert(main);
-        self.began = Instant::now();
+        self.began = at;
         self.next = Some(self.began + FIRST_SAMPLE);
     }
 
@@ -179,9 +182,9 @@ impl Tree {
     pub fn look(&mut self, now: Instant, family: &Family) {
         self.found.clear();
         if let Some(main) = self.main.filter(|_| self.is_due(now)) {
-            let began = Instant::now();
+            let before = worked();
             self.found = family.descendants(main, MAX_PROCESSES);
-            self.took = began.elapsed();
+            self.took = worked().saturating_sub(before);
         }
     }
 
@@ -199,27 +202,27 @@ impl Tree {
     /// call is over and done with.
     pub fn attend(&mut self, now: Instant) -> bool {
         let (Some(main), true) = (self.main, self.is_due(now)) else { return false };
-        let began = Instant::now();
+        let before = worked();
         self.remember();
         match self.ending.take() {
             None => {
                 self.measure(main);
                 let age = now.saturating_duration_since(self.began);
-                self.next = Some(self.rested(began) + (age / 8).clamp(FIRST_SAMPLE, SAMPLE));
+                self.next = Some(self.rested(before) + (age / 8).clamp(FIRST_SAMPLE, SAMPLE));
                 false
             }
             Some(ending) => {
                 let over = self.finish(main, ending);
-                self.next = Some(self.rested(began) + PASS);
+                self.next = Some(self.rested(before) + PASS);
                 over
             }
         }
     }
 
-    /// When it has been let alone for long enough after this look, whose second part began then.
-    fn rested(&self, began: Instant) -> Instant {
-        let now = Instant::now();
-        now + (self.took + now.saturating_duration_since(began)) * REST
+    /// When it has been let alone for long enough after this look, before whose second part the keeper had worked for
+    /// so long.
+    fn rested(&self, before: Duration) -> Instant {
+        Instant::now() + (self.took + worked().saturating_sub(before)) * REST
     }
 
     fn remember(&mut self) {
@@ -296,6 +299,13 @@ impl Tree {
         self.ending = Some(ending);
         false
     }
+}
+
+/// The processor time of the keeper so far. What it waits for a processor says nothing of the work that a call is, and on
+/// a busy machine it would let calls alone for too long.
+fn worked() -> Duration {
+    let time = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// Nine tenths: what an allocation failed at is rarely the last byte.
