@@ -22,6 +22,8 @@ use common::{Failure, Served, push};
 
 /// It does nothing, so that its start is all there is.
 const PROGRAM: &str = "/bin/true";
+/// What the client sends, which is the program's argument.
+const PAYLOAD: &str = "{}";
 /// How long each measurement takes, and how often each is made.
 const TIME: Duration = Duration::from_secs(3);
 const ROUNDS: usize = 3;
@@ -99,10 +101,10 @@ fn rate<F: FnMut() -> Result<(), Failure>>(
     Ok(ended.into_inner() as f64 / began.elapsed().as_secs_f64())
 }
 
-/// In the same environment as a call's, where that makes a program do more: a locale is loaded from files.
+/// With the argument and in the environment of a call, both of which make this program do more: it loads a locale.
 fn bare(program: &Path) -> Result<(), Failure> {
     let mut command = Command::new(program);
-    command.env_clear().envs([("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8")]);
+    command.arg(PAYLOAD).env_clear().envs([("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8")]);
     let ended = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
     if ended.success() { Ok(()) } else { Err(ended.to_string().into()) }
 }
