@@ -102,10 +102,17 @@ dist: $(PROFILE) ## Build the server and command line as they ship: optimised as
 	RUSTFLAGS="-Cprofile-use=$(PROFILE)" $(CARGO) build --profile dist --package sharpfaas-host --target $(HOST)
 	@echo "$(DIST)"
 
-$(PROFILE): | toolchain examples
+.PHONY: wrk
+wrk:
 	@command -v wrk >/dev/null || { echo "wrk is missing: install it, as with 'apt-get install wrk'" >&2; exit 1; }
-	rustup component add llvm-tools
+
+.PHONY: http-echo
+http-echo: toolchain
 	cd host/benches/peers/http-echo && $(CARGO) build --target-dir "$(GUESTS)" $(WASM)
+
+$(PROFILE): | toolchain examples http-echo
+	@$(MAKE) wrk
+	rustup component add llvm-tools
 	RUSTFLAGS="-Cprofile-generate=$(TRAINING)/raw" $(CARGO) build --profile dist --package sharpfaas-host \
 		--target $(HOST) --target-dir "$(TRAINING)"
 	rm -rf "$(TRAINING)/raw"
@@ -117,8 +124,7 @@ measure = SHARPFAAS_BENCH_SERVER="$(DIST)" SHARPFAAS_ECHO="$(FIXTURES)/examples/
 	SHARPFAAS_FIXTURES="$(FIXTURES)" $(CARGO) bench --profile release --package sharpfaas-host
 
 .PHONY: bench
-bench: fixtures examples dist ## Measure calls beside a plain web handler and peers (needs wrk)
-	cd host/benches/peers/http-echo && $(CARGO) build --target-dir "$(GUESTS)" $(WASM)
+bench: wrk fixtures examples http-echo dist ## Measure calls beside a plain web handler and peers (needs wrk)
 	cd host/benches/peers/plain-echo && $(CARGO) build --target-dir "$(GUESTS)" --profile dist
 	SHARPFAAS_HTTP_ECHO="$(HTTP_ECHO)" SHARPFAAS_PLAIN_ECHO="$(GUESTS)/dist/plain-echo" \
 		$(measure) --bench throughput --bench programs --bench lifecycle --bench hot --bench output

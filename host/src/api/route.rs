@@ -5,6 +5,7 @@
 //! turn, within the limits, in history. Whoever hangs up ends it.
 
 use std::{
+    future::ready,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -37,7 +38,7 @@ use super::{
 use crate::{
     function::{ErrorCode, FunctionName, FunctionRef, Invocation, InvocationId, Lane, Selector, Shape},
     invoke::Live,
-    runtime::exchange::{AnswerBody, AnswerPiece, BodySender, BrokenOff, Exchange, Piece},
+    runtime::exchange::{AnswerBody, AnswerPiece, BodySender, BrokenOff, Exchange},
     security::Verb,
 };
 
@@ -208,10 +209,15 @@ async fn handled(
     let answer = Answering { answer, leaving, head, _feed: feed, socket, look: interval(LOOK) };
     let behind = if takes_trailers { trailers::announced(parts.status, &parts.headers) } else { Vec::new() };
     let chunked = !behind.is_empty();
-    let body = match length {
-        Some(length) => BoxBody::new(SizedStream::new(length, Data(answer))),
-        None if chunked => BoxBody::new(BodyStream::new(Chunked::new(answer, behind))),
-        None => BoxBody::new(BodyStream::new(Data(answer))),
+    let body = if chunked {
+        BoxBody::new(BodyStream::new(Chunked::new(answer, behind)))
+    } else {
+        // Without what stands behind it.
+        let data = answer.filter_map(|piece| ready(piece.map(|frame| frame.into_data().ok()).transpose()));
+        match length {
+            Some(length) => BoxBody::new(SizedStream::new(length, data)),
+            None => BoxBody::new(BodyStream::new(data)),
+        }
     };
     let mut response = HttpResponse::with_body(status, body);
     forwarded::answer(&parts.headers, response.headers_mut());
@@ -312,27 +318,6 @@ impl Stream for Answering {
             }
             Poll::Pending if is_gone(this.socket, &mut this.look, context) => Poll::Ready(Some(Err(BrokenOff))),
             next => next,
-        }
-    }
-}
-
-/// A body without what stands behind it.
-struct Data<S>(S);
-
-impl<S: Stream<Item = AnswerPiece> + Unpin> Stream for Data<S> {
-    type Item = Piece;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Piece>> {
-        loop {
-            match std::task::ready!(Pin::new(&mut self.0).poll_next(context)) {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        return Poll::Ready(Some(Ok(data)));
-                    }
-                }
-                Some(Err(broken)) => return Poll::Ready(Some(Err(broken))),
-                None => return Poll::Ready(None),
-            }
         }
     }
 }
