@@ -55,7 +55,13 @@ pub fn listed(path: impl Arg) -> Vec<Pid> {
         text.extend_from_slice(buffer.get(..read).unwrap_or_default());
     }
     let text = std::str::from_utf8(&text).unwrap_or_default();
-    text.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+    text.split_ascii_whitespace().filter_map(number).collect()
+}
+
+/// The number of a process. The kernel writes 0 for one outside of our PID namespace, and -1 where it has none,
+/// as for the session of a process that is just being reaped (`do_task_stat` in fs/proc/array.c).
+pub fn number(text: &str) -> Option<Pid> {
+    text.parse().ok().filter(|raw| *raw > 0).and_then(Pid::from_raw)
 }
 
 /// The process of that number, where there is one.
@@ -69,8 +75,8 @@ fn parse_stat(pid: Pid, stat: &str) -> Option<(Process, Option<Pid>)> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace();
     let state = fields.next()?;
-    let parent = fields.next()?.parse().ok().and_then(Pid::from_raw);
-    let session = fields.nth(1)?.parse().ok().and_then(Pid::from_raw);
+    let parent = number(fields.next()?);
+    let session = number(fields.nth(1)?);
     let threads = fields.nth(13)?.parse().ok()?;
     let started = fields.nth(1)?.parse().ok()?;
     let zombie = matches!(state, "Z" | "X") && threads <= 1;
@@ -160,7 +166,7 @@ impl Family {
 
 fn numbers(folder: &str) -> Vec<Pid> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    entries.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)).collect()
+    entries.flatten().filter_map(|entry| number(entry.file_name().to_str()?)).collect()
 }
 
 /// The resident memory of a process in bytes, with all that it shares: cheap, and never too little.
@@ -237,6 +243,9 @@ mod tests {
         assert_eq!((parent, found.session), (Some(pid(7)), Some(pid(9))));
         // The first thread has ended and others live on.
         assert!(!parse_stat(pid(42), &format!("42 (x) Z {tail}")).expect("a stat").0.zombie);
+        // Just being reaped.
+        let (reaped, parent) = parse_stat(pid(42), &format!("42 (x) X 0 -1 -1 {}", &tail[6..])).expect("a stat");
+        assert_eq!((parent, reaped.session), (None, None));
         assert!(parse_stat(pid(42), "42 (x) S 1").is_none() && parse_stat(pid(42), "").is_none());
     }
 

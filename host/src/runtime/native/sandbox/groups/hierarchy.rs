@@ -230,7 +230,7 @@ pub fn remove(folder: &Path) {
         }
         for group in left {
             let members = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-            for member in members.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)) {
+            for member in members.lines().filter_map(procfs::number) {
                 let _ = rustix::process::kill_process(member, Signal::KILL);
             }
         }
