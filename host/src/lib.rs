@@ -19,6 +19,7 @@
 //! Imports point one way: `main → cli, server → hub → api → jobs → invoke, publish → catalog, artifacts, key_values → store,
 //! runtime, database → function, config`; `security` stands above `database`. Only `state` sees all.
 
+pub mod allocator;
 pub mod api;
 pub mod artifacts;
 pub mod catalog;

@@ -3,6 +3,7 @@
 use std::{io::Write as _, path::Path, process::ExitCode};
 
 use sharpfaas_host::{
+    allocator::Allocator,
     artifacts,
     cli::{self, Command, ServeArgs},
     config::Config,
@@ -10,10 +11,8 @@ use sharpfaas_host::{
     telemetry,
 };
 
-/// Calls allocate in small pieces on many threads, which the system's allocator is slower at, and does not
-/// give back as well.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 /// The configuration that is read where none is named.
 const CONFIG: &str = "config.toml";
