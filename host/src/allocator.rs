@@ -68,7 +68,10 @@ mod tests {
                 unsafe {
                     let plain = Allocator.alloc(layout);
                     let block = Allocator.alloc_zeroed(layout);
-                    assert!(plain.addr().is_multiple_of(align) && block.addr().is_multiple_of(align), "{size}, {align}");
+                    assert!(
+                        plain.addr().is_multiple_of(align) && block.addr().is_multiple_of(align),
+                        "{size}, {align}"
+                    );
                     assert!(std::slice::from_raw_parts(block, size).iter().all(|byte| *byte == 0), "{size}, {align}");
                     block.write_bytes(7, size);
                     let more = Allocator.realloc(block, layout, size * 3 + 1);

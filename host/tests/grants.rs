@@ -1,13 +1,18 @@
 //! What components may reach: what their packages ask for and the server grants, and nothing else.
 
+use std::sync::Arc;
+
 use reqwest::StatusCode;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
 };
+use tokio_rustls::TlsAcceptor;
 
 use crate::common::{
+    authority::Authority,
     fixtures::{fixture, zip},
     server::Server,
 };
@@ -31,18 +36,47 @@ async fn elsewhere() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
-        while let Ok((mut socket, _)) = listener.accept().await {
-            let mut asked = vec![0; 4096];
-            let count = socket.read(&mut asked).await.unwrap_or(0);
-            let answer = if asked[..count].starts_with(b"GET /away") {
-                "HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/secrets\r\nContent-Length: 0\r\n\r\n".to_owned()
-            } else {
-                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello".to_owned()
-            };
-            let _ = socket.write_all(answer.as_bytes()).await;
+        while let Ok((socket, _)) = listener.accept().await {
+            answer(socket).await;
         }
     });
     port
+}
+
+/// The same by TLS, with that certificate and key.
+async fn elsewhere_by_tls((certificate, key): (String, String)) -> u16 {
+    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate");
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("a certificate and its key");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            // Who does not trust it goes away.
+            if let Ok(stream) = acceptor.accept(socket).await {
+                answer(stream).await;
+            }
+        }
+    });
+    port
+}
+
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let mut asked = vec![0; 4096];
+    let count = stream.read(&mut asked).await.unwrap_or(0);
+    let answer = if asked[..count].starts_with(b"GET /away") {
+        "HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/secrets\r\nContent-Length: 0\r\n\r\n"
+    } else {
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
+    };
+    let _ = stream.write_all(answer.as_bytes()).await;
+    let _ = stream.shutdown().await;
 }
 
 #[tokio::test]
@@ -111,6 +145,43 @@ async fn requests_go_to_hosts_that_are_asked_for_and_granted_and_to_public_addre
     assert_eq!(told, json!({ "ok": [302, ""] }).to_string());
     let told = fetch("inside", "http://localhost:1/".into()).await;
     assert!(told.contains("ConnectionRefused"), "{told}");
+}
+
+#[tokio::test]
+async fn requests_by_tls_go_to_servers_whose_certificates_the_system_trusts() {
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    let (trusted, strange) = (Authority::new(), Authority::new());
+    let certificates = folder.path().join("trusted.pem");
+    std::fs::write(&certificates, &trusted.pem).expect("written");
+    let server = Server::start_in(
+        folder,
+        "[[grants]]\nlanes = [\"dev\"]\nhosts = [\"https://localhost:*\", \"https://127.0.0.1:*\"]\n\
+         networks = [\"127.0.0.0/8\", \"::1\"]\n",
+        &[("SSL_CERT_FILE", certificates.to_str().expect("text"))],
+    );
+    let (status, pushed) = push(&server, "dev", "outbound = [\"https://localhost:*\", \"https://127.0.0.1:*\"]").await;
+    assert_eq!(status, StatusCode::CREATED, "{pushed}");
+    let fetch = async |url: String| wish(&server, "dev", json!({ "fetch": url })).await.to_string();
+
+    let port = elsewhere_by_tls(trusted.issue("localhost")).await;
+    for host in ["localhost", "127.0.0.1"] {
+        assert_eq!(
+            fetch(format!("https://{host}:{port}/")).await,
+            json!({ "ok": [200, "hello"] }).to_string(),
+            "{host}"
+        );
+    }
+    let told = fetch(format!("http://localhost:{port}/")).await;
+    assert!(told.contains("HttpRequestDenied"), "{told}");
+    // Of somebody whom nobody trusts, for another name, and no TLS at all.
+    for port in
+        [elsewhere_by_tls(strange.issue("localhost")).await, elsewhere_by_tls(trusted.issue("other.example")).await]
+    {
+        let told = fetch(format!("https://localhost:{port}/")).await;
+        assert!(told.contains("TlsCertificateError"), "{told}");
+    }
+    let told = fetch(format!("https://localhost:{}/", elsewhere().await)).await;
+    assert!(told.contains("TlsProtocolError"), "{told}");
 }
 
 #[tokio::test]

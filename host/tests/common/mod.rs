@@ -1,5 +1,6 @@
 //! What the tests of several parts share.
 
+pub mod authority;
 pub mod fixtures;
 pub mod ftp_proxy;
 pub mod ftp_server;

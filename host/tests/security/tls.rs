@@ -2,34 +2,12 @@
 
 use std::{path::Path, sync::Arc};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use reqwest::{Certificate, Client, Identity};
 
 use super::{guarded_in, make, revoke, scopes};
-use crate::common::{process::eventually, server::PATIENCE};
-
-/// Who makes certificates.
-struct Authority {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
+use crate::common::{authority::Authority, process::eventually, server::PATIENCE};
 
 impl Authority {
-    fn new() -> Self {
-        let key = KeyPair::generate().expect("a key");
-        let mut parameters = CertificateParams::new(Vec::new()).expect("parameters");
-        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = parameters.self_signed(&key).expect("a certificate").pem();
-        Self { pem, issuer: Issuer::new(parameters, key) }
-    }
-
-    /// A certificate for that name, and its key.
-    fn issue(&self, name: &str) -> (String, String) {
-        let key = KeyPair::generate().expect("a key");
-        let parameters = CertificateParams::new(vec![name.to_owned(), "127.0.0.1".to_owned()]).expect("parameters");
-        (parameters.signed_by(&key, &self.issuer).expect("a certificate").pem(), key.serialize_pem())
-    }
-
     fn client(&self, identity: Option<&(String, String)>) -> Client {
         let builder = Client::builder()
             .timeout(PATIENCE)

@@ -102,7 +102,7 @@ async fn send(
     let connecting = connect(&target, allowed);
     let stream = timeout(options.connect_timeout.unwrap_or(PATIENCE), connecting).await;
     let stream = stream.map_err(|_| Error::ConnectionTimeout)??;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(of_http)?;
     // Only a proxy would be asked with the whole address.
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     *request.uri_mut() = path.parse().map_err(|_| Error::HttpRequestUriInvalid)?;
@@ -115,17 +115,16 @@ async fn send(
     let response = loop {
         tokio::select! {
             biased;
-            answer = &mut sending => break answer.map_err(|_| Error::ConnectionReadTimeout)??,
+            answer = &mut sending => break answer.map_err(|_| Error::ConnectionReadTimeout)?.map_err(of_http)?,
             end = &mut connection, if ended.is_none() => ended = Some(end),
         }
     };
-    let body = response.map(|body| body.map_err(Error::from).boxed_unsync());
+    let body = response.map(|body| body.map_err(of_http).boxed_unsync());
     let driving = async move {
         match ended {
-            Some(end) => end?,
-            None => connection.await?,
+            Some(end) => end.map_err(of_http),
+            None => connection.await.map_err(of_http),
         }
-        Ok(())
     };
     Ok((body, driving))
 }
@@ -144,7 +143,7 @@ async fn connect(target: &Target, allowed: &Allowed) -> Result<Box<dyn Stream>, 
         Err(_) => ServerName::try_from(target.host.clone()).map_err(|_| Error::HttpRequestUriInvalid)?,
     };
     let connector = TlsConnector::from(allowed.offers.tls.clone());
-    Ok(Box::new(connector.connect(name, stream).await.map_err(Error::Tls)?))
+    Ok(Box::new(connector.connect(name, stream).await.map_err(|error| of_tls(&error))?))
 }
 
 /// The addresses of a host that may be connected to.
@@ -172,5 +171,38 @@ async fn connect_to(addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
             Err(error) => failed = error,
         }
     }
-    Err(Error::Connect(failed))
+    Err(of_connection(&failed))
+}
+
+/// What a guest is told of a connection that could not be made.
+fn of_connection(error: &io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::TimedOut => Error::ConnectionTimeout,
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Error::DestinationUnavailable,
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Error::ConnectionTerminated,
+        _ => Error::ConnectionRefused,
+    }
+}
+
+/// What it is told of a handshake that failed.
+fn of_tls(error: &io::Error) -> Error {
+    match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(_)) => Error::TlsCertificateError,
+        Some(rustls::Error::AlertReceived(alert)) => {
+            Error::TlsAlertReceived { alert_id: Some(u8::from(*alert)), alert_message: Some(format!("{alert:?}")) }
+        }
+        Some(_) => Error::TlsProtocolError,
+        None => Error::ConnectionTerminated,
+    }
+}
+
+/// What it is told of a request or an answer that broke off.
+fn of_http(error: hyper::Error) -> Error {
+    if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+        Error::HttpResponseIncomplete
+    } else if error.is_parse_too_large() {
+        Error::HttpResponseHeaderSectionSize(None)
+    } else {
+        Error::HttpProtocolError
+    }
 }
