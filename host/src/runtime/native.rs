@@ -32,7 +32,7 @@ use self::{
     ending::{Cause, Ended},
     folders::Root,
     keeper::{Excess, Keeper},
-    sandbox::Place,
+    sandbox::{Place, Seat},
     spawner::{SpawnError, Spawned},
 };
 use super::{Call, ProgramPath, RuntimeError};
@@ -154,7 +154,7 @@ impl NativeRuntime {
         // Dropped with this future.
         let _guard = cancel.clone().drop_guard();
         let call = Call { cancel, ..call.clone() };
-        let course = course(self.inner.clone(), program.clone(), call, self.closing.clone());
+        let course = course(self.inner.clone(), self.inner.sandbox.seat(), program.clone(), call, self.closing.clone());
         self.tasks.spawn_on(course, &thread).await.map_err(|_| gone())?
     }
 }
@@ -178,6 +178,7 @@ impl Drop for NativeRuntime {
 /// The whole course of a call. Never dropped half way.
 async fn course(
     inner: Arc<Inner>,
+    seat: Seat,
     program: Executable,
     call: Call,
     closing: CancellationToken,
@@ -191,7 +192,7 @@ async fn course(
     if let Some(why) = inner.sandbox.refusal() {
         return Err(RuntimeError::Unconfined(why.to_owned()));
     }
-    let place = inner.sandbox.place(&program, &call).await;
+    let place = inner.sandbox.place(seat, &program, &call).await;
     let place = place.map_err(|error| RuntimeError::Exhausted(format!("a place for a program: {error}")))?;
     let (outcome, gone) = in_place(&inner, &place, &call, &closing).await;
     let _ = time::timeout(REMOVAL, inner.sandbox.clear(place, gone)).await;

@@ -67,6 +67,13 @@ async fn memory_and_descriptors_have_an_end() {
             assert!(if all { peak > 50 << 20 } else { peak < 20 << 20 }, "{call}");
             assert!(call["cpuMs"].as_f64().is_some_and(|time| time > 0.0), "{call}");
         }
+        // It was the kernel that bound it, wherever it lets the server have groups.
+        for group in groups(&server) {
+            let inner = fs::read_dir(&group).expect("a folder").flatten().filter(|entry| entry.path().is_dir());
+            assert_eq!(inner.map(|entry| entry.file_name()).collect::<Vec<_>>(), ["seat-0"], "{}", group.display());
+        }
+        let log = server.log.lock().expect("the log").clone();
+        assert!(!log.contains("control group"), "{log}");
     }
 }
 

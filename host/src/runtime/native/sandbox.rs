@@ -25,7 +25,7 @@ use tokio::runtime;
 use self::{
     groups::{Bounds, Groups},
     landlock::{Beneath, Files},
-    seats::{Seat, Seats},
+    seats::Seats,
     stage::{Folder, Stage},
     syscalls::Allowed,
 };
@@ -45,6 +45,8 @@ pub mod landlock;
 mod seats;
 pub mod stage;
 mod syscalls;
+
+pub use seats::Seat;
 
 /// Landlock that knows of truncating files, in Linux 6.2: before, a program could empty those that it may not write.
 const LANDLOCK: u32 = 3;
@@ -191,12 +193,17 @@ impl Sandbox {
         self.folder_bytes
     }
 
-    /// Makes a place for a call.
+    /// Takes a seat for a call, before it comes to its [thread](Self::thread): there it could not be made any more.
+    #[must_use]
+    pub fn seat(&self) -> Seat {
+        self.seats.take()
+    }
+
+    /// Makes a place for a call, with its seat.
     ///
     /// # Errors
     /// When there can be none.
-    pub async fn place(&self, program: &Executable, call: &Call) -> io::Result<Place> {
-        let mut seat = self.seats.take();
+    pub async fn place(&self, mut seat: Seat, program: &Executable, call: &Call) -> io::Result<Place> {
         let granted = || self.granted(call);
         let user = granted().filter_map(|granted| granted.grant.user_id).next_back().or(seat.user());
         let user = user.filter(|_| self.stage.is_some());

@@ -7,7 +7,11 @@ use std::{
 use rustix::process::Pid;
 use tempfile::TempDir;
 
-use super::{procfs::Family, *};
+use super::{
+    procfs::Family,
+    sandbox::groups::{Bounds, Groups},
+    *,
+};
 use crate::function::{CallerId, FunctionName, InvocationId, Lane, Version};
 use crate::runtime::MAX_ARGUMENT_BYTES;
 use crate::runtime::console::Console;
@@ -264,4 +268,24 @@ async fn limits_are_set() {
         failure(fixture.run("head -c 100M /dev/zero > file & wait $!; kill -XFSZ $$", &call("")).await);
     assert_eq!(kind, FailureKind::Trapped);
     assert!(detail.contains("SIGXFSZ (25): a file grew beyond"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_program_is_in_the_control_groups_of_its_seat() {
+    if Groups::make(Bounds { processes: 512, cpu_percent: 0 }).is_none() {
+        // The kernel lets us have none here, which the sandbox says.
+        return;
+    }
+    let fixture = Fixture::new();
+    let mut first = call("");
+    let groups = fixture.run("cat /proc/self/cgroup", &first).await.expect("it is told");
+    assert!(groups.lines().any(|line| line.contains("/sharpfaas-") && line.ends_with("/seat-0")), "{groups}");
+    let usage = first.usage.get().expect("it is counted");
+    assert!(usage.memory_peak_bytes.is_some() && usage.cpu_us.is_some(), "{usage:?}");
+    // The next one in it may take less, and finds that limit.
+    first.id = InvocationId::generate();
+    first.usage = Arc::default();
+    first.memory_bytes = 32 << 20;
+    let (kind, _) = failure(fixture.run("head -c 200000000 /dev/zero | tail -c 100000000 | wc -c", &first).await);
+    assert_eq!(kind, FailureKind::MemoryExceeded);
 }

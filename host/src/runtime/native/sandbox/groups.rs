@@ -64,7 +64,8 @@ impl Groups {
             .collect()
     }
 
-    /// The group of a seat.
+    /// The group of a seat. Not to be made on a thread that starts programs: its rules let it write nothing here but
+    /// what was opened before.
     ///
     /// # Errors
     /// When it can't be made.
@@ -160,9 +161,9 @@ pub struct Group {
 /// Where memory is bound and counted.
 #[derive(Debug)]
 struct Memory {
-    folder: PathBuf,
-    /// Whether it is of the second version.
-    unified: bool,
+    limit: Control,
+    /// The limit of memory and swap together, which the first version has where it counts swap.
+    both: Option<Control>,
     now: Control,
     /// Can be set back; the second version's can't by all kernels.
     peak: Option<Control>,
@@ -172,16 +173,35 @@ struct Memory {
 
 impl Memory {
     fn open(folder: &Path, unified: bool) -> io::Result<Self> {
-        let (now, events) =
-            if unified { ("memory.current", "memory.events") } else { ("memory.usage_in_bytes", "memory.oom_control") };
-        let peak = if unified { None } else { Control::write(&folder.join("memory.max_usage_in_bytes")).ok() };
+        let file = |name: &str| folder.join(name);
+        if unified {
+            // A kernel without swap has no such file.
+            let _ = fs::write(file("memory.swap.max"), "0");
+            let _ = fs::write(file("memory.oom.group"), "1");
+            return Ok(Self {
+                limit: Control::write(&file("memory.max"))?,
+                both: None,
+                now: Control::read(&file("memory.current"))?,
+                peak: None,
+                events: Control::read(&file("memory.events"))?,
+            });
+        }
         Ok(Self {
-            folder: folder.to_owned(),
-            unified,
-            now: Control::read(&folder.join(now))?,
-            peak,
-            events: Control::read(&folder.join(events))?,
+            limit: Control::write(&file("memory.limit_in_bytes"))?,
+            both: Control::write(&file("memory.memsw.limit_in_bytes")).ok(),
+            now: Control::read(&file("memory.usage_in_bytes"))?,
+            peak: Control::write(&file("memory.max_usage_in_bytes")).ok(),
+            events: Control::read(&file("memory.oom_control"))?,
         })
+    }
+
+    fn bound(&self, bytes: u64) -> io::Result<()> {
+        let limit = bytes.to_string();
+        // Both together may never be less than memory.
+        self.both.iter().for_each(|both| drop(both.set("-1")));
+        self.limit.set(&limit)?;
+        self.both.iter().for_each(|both| drop(both.set(&limit)));
+        Ok(())
     }
 }
 
@@ -230,23 +250,8 @@ impl Group {
             self.closed.store(false, Ordering::Relaxed);
         }
         let Some(memory) = &self.memory else { return Ok(()) };
-        let set = |name: &str, value: &str| fs::write(memory.folder.join(name), value);
-        let limit = memory_bytes.to_string();
         if self.limit.swap(memory_bytes, Ordering::Relaxed) != memory_bytes {
-            let done = if memory.unified {
-                // A kernel without swap has no such file.
-                let _ = set("memory.swap.max", "0");
-                let _ = set("memory.oom.group", "1");
-                set("memory.max", &limit)
-            } else {
-                // Memory and swap together may never be less than memory.
-                let _ = set("memory.memsw.limit_in_bytes", "-1");
-                set("memory.limit_in_bytes", &limit).inspect(|()| drop(set("memory.memsw.limit_in_bytes", &limit)))
-            };
-            if let Err(error) = done {
-                self.limit.store(0, Ordering::Relaxed);
-                return Err(error);
-            }
+            memory.bound(memory_bytes).inspect_err(|_| self.limit.store(0, Ordering::Relaxed))?;
         }
         // What is left from the call before is what the kernel keeps of files.
         if let Some(peak) = &memory.peak {

@@ -50,7 +50,8 @@ impl Seats {
         Arc::new(Self { free: Mutex::default(), groups, users })
     }
 
-    /// Takes one. Its group is without limits yet, or missing where none could be made, which is logged.
+    /// Takes one. Its group is without limits yet, or missing where none could be made, which is logged. Not to be done
+    /// on a thread that starts programs, which may make none.
     #[must_use]
     pub fn take(self: &Arc<Self>) -> Seat {
         let (used, number) = {
