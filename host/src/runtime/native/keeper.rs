@@ -254,7 +254,7 @@ impl Watch {
 /// Ends an adopted process and all that descends from it.
 fn put_down(process: &Process, family: &Family) {
     let _ = rustix::process::kill_process(process.pid, rustix::process::Signal::KILL);
-    for descendant in family.descendants(process.pid, tree::MAX_PROCESSES) {
+    for descendant in family.descendants(process, tree::MAX_PROCESSES) {
         tree::send(&descendant, rustix::process::Signal::KILL);
     }
 }

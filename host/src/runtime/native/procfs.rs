@@ -144,9 +144,9 @@ impl Family {
     }
 
     /// All that descend from `root`, without it; parents before their children, at most `max`.
-    pub fn descendants(&self, root: Pid, max: usize) -> Vec<Process> {
+    pub fn descendants(&self, root: &Process, max: usize) -> Vec<Process> {
         let mut found: Vec<Process> = Vec::new();
-        let mut next = self.children(root);
+        let mut next = self.children_of(root);
         while let Some(pid) = next.pop() {
             if found.len() >= max {
                 break;
@@ -265,13 +265,14 @@ mod tests {
     #[test]
     fn both_ways_find_the_same_family() {
         let (mut parent, child) = parent_and_child();
-        let root = pid(parent.id());
+        let root = process(pid(parent.id())).expect("it is there");
+        let me = process(rustix::process::getpid()).expect("we are");
         for family in [Family::Listed, Family::scan()] {
-            assert_eq!(family.children(root), [child], "{family:?}");
-            let found = family.descendants(root, 10);
+            assert_eq!(family.children(root.pid), [child], "{family:?}");
+            let found = family.descendants(&root, 10);
             assert_eq!(found.iter().map(|process| process.pid).collect::<Vec<_>>(), [child]);
-            assert!(family.descendants(rustix::process::getpid(), 10).iter().any(|process| process.pid == child));
-            assert!(family.descendants(root, 0).is_empty());
+            assert!(family.descendants(&me, 10).iter().any(|process| process.pid == child));
+            assert!(family.descendants(&root, 0).is_empty());
         }
         rustix::process::kill_process(child, rustix::process::Signal::KILL).expect("it is there");
         parent.wait().expect("it ends");

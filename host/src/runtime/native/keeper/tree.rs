@@ -84,7 +84,8 @@ pub struct Tree {
     /// their starts, since numbers are given anew.
     seen: HashSet<(Pid, u64)>,
     sessions: HashSet<Pid>,
-    /// What the look at hand found: what descends from the program, and then what we adopted.
+    /// What the look at hand found: the program, what descends from it, and then what we adopted.
+    program: Option<Process>,
     found: Vec<Process>,
     began: Instant,
     /// How much work the look at hand has been so far.
@@ -117,6 +118,7 @@ impl Tree {
             peak: 0,
             seen: HashSet::new(),
             sessions: HashSet::new(),
+            program: None,
             found: Vec::new(),
             began: Instant::now(),
             took: Duration::ZERO,
@@ -183,7 +185,8 @@ impl Tree {
         self.found.clear();
         if let Some(main) = self.main.filter(|_| self.is_due(now)) {
             let before = worked();
-            self.found = family.descendants(main, MAX_PROCESSES);
+            self.program = procfs::process(main);
+            self.found = self.program.map(|program| family.descendants(&program, MAX_PROCESSES)).unwrap_or_default();
             self.took = worked().saturating_sub(before);
         }
     }
@@ -195,7 +198,7 @@ impl Tree {
         }
         self.found.push(orphan);
         let room = MAX_PROCESSES.saturating_sub(self.found.len());
-        self.found.extend(family.descendants(orphan.pid, room));
+        self.found.extend(family.descendants(&orphan, room));
     }
 
     /// Ends the look: measures a running call, ends the processes of an ending one. True when the
@@ -206,7 +209,7 @@ impl Tree {
         self.remember();
         match self.ending.take() {
             None => {
-                self.measure(main);
+                self.measure();
                 let age = now.saturating_duration_since(self.began);
                 self.next = Some(self.rested(before) + (age / 8).clamp(FIRST_SAMPLE, SAMPLE));
                 false
@@ -235,8 +238,8 @@ impl Tree {
         self.sessions.extend(self.found.iter().filter_map(|process| process.session));
     }
 
-    fn measure(&mut self, main: Pid) {
-        self.found.extend(procfs::process(main));
+    fn measure(&mut self) {
+        self.found.extend(self.program);
         let threads: u64 = self.found.iter().map(|process| process.threads).sum();
         // The cheap number is never too little, so most looks need no other.
         let mut taken: u64 = self.found.iter().map(procfs::resident).sum();
