@@ -257,7 +257,7 @@ async fn follow(
     closing: &CancellationToken,
 ) -> (Result<Outcome, RuntimeError>, bool) {
     let capture = Capture::new(call.result_bytes);
-    let baseline = spawned.baseline;
+    let (main, baseline) = (spawned.main, spawned.baseline);
     let pipes = match Pipes::open(spawned) {
         Ok(pipes) => pipes,
         Err(error) => {
@@ -288,20 +288,25 @@ async fn follow(
             () = &mut streams, if open => open = false,
         }
     };
-    // What takes more than it may is not asked: meanwhile it would go on taking.
-    let grace = if matches!(cause, Cause::Excess(_)) { Duration::ZERO } else { inner.grace };
-    let mut remains = inner.keeper.end(call.id, grace);
-    let remains = loop {
-        tokio::select! {
-            biased;
-            remains = &mut remains => break remains,
-            () = &mut streams, if open => open = false,
+    let in_peace = place.seat.group().filter(|_| cause == Cause::Ended);
+    let remains = match in_peace.and_then(|group| inner.keeper.reap(call.id, main, group)) {
+        Some(remains) => remains,
+        None => {
+            // What takes more than it may is not asked: meanwhile it would go on taking.
+            let grace = if matches!(cause, Cause::Excess(_)) { Duration::ZERO } else { inner.grace };
+            let mut remains = inner.keeper.end(call.id, grace);
+            loop {
+                tokio::select! {
+                    biased;
+                    remains = &mut remains => break remains.unwrap_or_default(),
+                    () = &mut streams, if open => open = false,
+                }
+            }
         }
     };
     if open && time::timeout(DRAIN, streams).await.is_err() {
         tracing::warn!(invocation = %call.id, "somebody holds the output of a program open that has ended");
     }
-    let remains = remains.unwrap_or_default();
     let _ = call.usage.set(remains.usage());
     let ended = Ended { remains, baseline, file_bytes: inner.sandbox.folder_bytes() };
     // The keeper has a status only when it has found all of them gone.

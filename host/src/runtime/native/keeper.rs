@@ -71,7 +71,7 @@ enum Command {
     Expect(InvocationId, u64, Option<Arc<Group>>, oneshot::Sender<Excess>),
     /// It was, then.
     Started(InvocationId, Pid, Instant),
-    /// It was not.
+    /// It was not, or is no more.
     Forget(InvocationId),
     /// It is to end, or has, and what is left of it must.
     End(InvocationId, Duration, oneshot::Sender<Remains>),
@@ -111,9 +111,21 @@ impl Keeper {
         self.commands.put(Command::Started(id, main, now), Some(now + FIRST_SAMPLE));
     }
 
-    /// The call's program was not started.
+    /// The call's program was not started, or is no more.
     pub fn forget(&self, id: InvocationId) {
         self.commands.put(Command::Forget(id), None);
+    }
+
+    /// Reaps a call's program that has ended, where its control group shows that nothing else is left of the call and
+    /// has counted what it took: one that ends in peace need not wait for the keeper. `None`: it is to be
+    /// [ended](Self::end).
+    pub fn reap(&self, id: InvocationId, main: Pid, group: &Group) -> Option<Remains> {
+        if !group.is_down_to_one() {
+            return None;
+        }
+        let reaped = tree::reap_with_usage(main)?;
+        self.forget(id);
+        Some(Remains { taken: group.taken(), ..reaped })
     }
 
     /// Ends all processes of a call: SIGTERM to each, and SIGKILL after `grace`. Answers when none is left,

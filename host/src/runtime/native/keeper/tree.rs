@@ -332,7 +332,7 @@ pub fn reap(pid: Pid) {
 
 /// Reaps a child that has ended: its status, and what it took. `None` while it runs; no status when it is no
 /// child of ours any more.
-fn reap_with_usage(pid: Pid) -> Option<Remains> {
+pub fn reap_with_usage(pid: Pid) -> Option<Remains> {
     let mut status = 0;
     // SAFETY: an all-zero rusage is a valid one: it holds numbers only.
     let mut usage: libc::rusage = unsafe { mem::zeroed() };

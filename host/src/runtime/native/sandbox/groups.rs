@@ -86,7 +86,9 @@ impl Groups {
             if hierarchy.has(Kind::Processes) {
                 let most = Control::write(&folder.join("pids.max"))?;
                 bound_processes(&most, self.bounds.processes)?;
-                group.processes = Some(Processes { most, events: Control::read(&folder.join("pids.events")).ok() });
+                let now = Control::read(&folder.join("pids.current"))?;
+                group.processes =
+                    Some(Processes { most, now, events: Control::read(&folder.join("pids.events")).ok() });
             }
             if hierarchy.has(Kind::Memory) {
                 group.memory = Some(Memory::open(&folder, hierarchy.unified)?);
@@ -209,6 +211,8 @@ impl Memory {
 #[derive(Debug)]
 struct Processes {
     most: Control,
+    /// How many there are, those that ended and were not reaped among them.
+    now: Control,
     /// Where it is counted how often another one was refused.
     events: Option<Control>,
 }
@@ -296,10 +300,18 @@ impl Group {
         !self.path.is_empty() && groups.lines().any(|line| line.ends_with(&self.path))
     }
 
-    /// The processes in it that have not ended.
+    /// The processes in it that have not ended. Not for a thread that starts programs, whose rules let it see none.
     #[must_use]
     pub fn members(&self) -> Vec<Pid> {
         self.members.as_deref().map(procfs::listed).unwrap_or_default()
+    }
+
+    /// Whether all that is left in it is one process, ended and not reaped or not, and it has counted what all of them
+    /// took. Where it can't tell, that is not so.
+    #[must_use]
+    pub fn is_down_to_one(&self) -> bool {
+        let counts = self.time.is_some() && self.memory.as_ref().is_some_and(|memory| memory.peak.is_some());
+        counts && self.processes.as_ref().is_some_and(|processes| processes.now.number() == Some(1))
     }
 
     /// Ends all of them at one stroke where the kernel can (Linux 5.14); else one by one, while there can be no more
