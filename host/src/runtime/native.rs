@@ -154,7 +154,8 @@ impl NativeRuntime {
         // Dropped with this future.
         let _guard = cancel.clone().drop_guard();
         let call = Call { cancel, ..call.clone() };
-        let course = course(self.inner.clone(), self.inner.sandbox.seat(), program.clone(), call, self.closing.clone());
+        let seat = self.inner.sandbox.seat().map_err(|error| no_place(&error))?;
+        let course = course(self.inner.clone(), seat, program.clone(), call, self.closing.clone());
         self.tasks.spawn_on(course, &thread).await.map_err(|_| gone())?
     }
 }
@@ -175,6 +176,12 @@ impl Drop for NativeRuntime {
     }
 }
 
+fn no_place(error: &std::io::Error) -> RuntimeError {
+    // Its caller is told to come again; why, is for whoever runs the server.
+    tracing::warn!(%error, "no place for a program");
+    RuntimeError::Exhausted(format!("a place for a program: {error}"))
+}
+
 /// The whole course of a call. Never dropped half way.
 async fn course(
     inner: Arc<Inner>,
@@ -193,7 +200,7 @@ async fn course(
         return Err(RuntimeError::Unconfined(why.to_owned()));
     }
     let place = inner.sandbox.place(seat, &program, &call).await;
-    let place = place.map_err(|error| RuntimeError::Exhausted(format!("a place for a program: {error}")))?;
+    let place = place.map_err(|error| no_place(&error))?;
     let (outcome, gone) = in_place(&inner, &place, &call, &closing).await;
     let _ = time::timeout(REMOVAL, inner.sandbox.clear(place, gone)).await;
     outcome

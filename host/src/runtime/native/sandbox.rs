@@ -194,8 +194,10 @@ impl Sandbox {
     }
 
     /// Takes a seat for a call, before it comes to its [thread](Self::thread): there it could not be made any more.
-    #[must_use]
-    pub fn seat(&self) -> Seat {
+    ///
+    /// # Errors
+    /// When there can be none that confines it.
+    pub fn seat(&self) -> io::Result<Seat> {
         self.seats.take()
     }
 

@@ -306,12 +306,17 @@ impl Group {
         self.members.as_deref().map(procfs::listed).unwrap_or_default()
     }
 
-    /// Whether all that is left in it is one process, ended and not reaped or not, and it has counted what all of them
-    /// took. Where it can't tell, that is not so.
+    /// Whether all that is left in it is one process, ended and not reaped or not, which has given back its memory; and
+    /// it has counted what all of them took. Where it can't tell, that is not so.
     #[must_use]
     pub fn is_down_to_one(&self) -> bool {
-        let counts = self.time.is_some() && self.memory.as_ref().is_some_and(|memory| memory.peak.is_some());
-        counts && self.processes.as_ref().is_some_and(|processes| processes.now.number() == Some(1))
+        let (Some(memory), Some(processes), Some(_)) = (&self.memory, &self.processes, &self.time) else {
+            return false;
+        };
+        // Somebody who looks at the memory of a process, as the keeper does, holds it for a moment after its end; the
+        // next program would begin without room.
+        let given_back = || memory.now.number().is_some_and(|now| now < self.limit.load(Ordering::Relaxed) / 4);
+        memory.peak.is_some() && processes.now.number() == Some(1) && given_back()
     }
 
     /// Ends all of them at one stroke where the kernel can (Linux 5.14); else one by one, while there can be no more

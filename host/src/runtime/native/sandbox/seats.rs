@@ -2,6 +2,7 @@
 //! groups, and the folder, where the call before has not touched it.
 
 use std::{
+    io,
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -50,10 +51,12 @@ impl Seats {
         Arc::new(Self { free: Mutex::default(), groups, users })
     }
 
-    /// Takes one. Its group is without limits yet, or missing where none could be made, which is logged. Not to be done
-    /// on a thread that starts programs, which may make none.
-    #[must_use]
-    pub fn take(self: &Arc<Self>) -> Seat {
+    /// Takes one, with a group that is without limits yet. Not to be done on a thread that starts programs, which may
+    /// make none.
+    ///
+    /// # Errors
+    /// When there are groups here, and none can be made for it: what it would bind would not be bound.
+    pub fn take(self: &Arc<Self>) -> io::Result<Seat> {
         let (used, number) = {
             let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
             match free.used.pop() {
@@ -64,14 +67,14 @@ impl Seats {
                 }
             }
         };
-        let mut place = used.unwrap_or(Place { number, group: None, folder: None });
-        if place.group.is_none() {
-            place.group = self.groups.as_ref().and_then(|groups| {
-                let made = groups.group(place.number);
-                made.inspect_err(|error| tracing::warn!(%error, "a control group for a program")).ok()
-            });
+        let place = used.unwrap_or(Place { number, group: None, folder: None });
+        let mut seat = Seat { seats: self.clone(), place: Some(place) };
+        if let (Some(groups), Some(place)) = (&self.groups, &mut seat.place)
+            && place.group.is_none()
+        {
+            place.group = Some(groups.group(place.number)?);
         }
-        Seat { seats: self.clone(), place: Some(place) }
+        Ok(seat)
     }
 }
 
