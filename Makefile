@@ -101,7 +101,7 @@ SHIPS := LIBSQLITE3_FLAGS="-DSQLITE_DEFAULT_MEMSTATUS=0 -USQLITE_ENABLE_MEMORY_M
 
 .PHONY: dist
 dist: $(PROFILE) ## Build the server and command line as they ship: optimised as a whole, by a profile of their use (needs wrk; takes most of an hour)
-	$(SHIPS) RUSTFLAGS="-Cprofile-use=$(PROFILE) -Clink-arg=-Wl,--emit-relocs" $(CARGO) build --profile dist --package sharpfaas-host --target $(HOST)
+	$(SHIPS) RUSTFLAGS="-Cprofile-use=$(PROFILE)" $(CARGO) build --profile dist --package sharpfaas-host --target $(HOST)
 	@echo "$(DIST)"
 
 .PHONY: wrk

@@ -105,7 +105,8 @@ impl Keeper {
         told
     }
 
-    /// The call's program is this child of ours, which from now on the keeper alone reaps.
+    /// The call's program is this child of ours, which from now on is reaped by [`reap`](Self::reap) or the keeper's
+    /// thread, and nobody else.
     pub fn started(&self, id: InvocationId, main: Pid) {
         let now = Instant::now();
         self.commands.put(Command::Started(id, main, now), Some(now + FIRST_SAMPLE));
