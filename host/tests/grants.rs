@@ -7,7 +7,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -31,16 +31,21 @@ async fn wish(server: &Server, lane: &str, wish: Value) -> Value {
     body["result"].clone()
 }
 
-/// A server of somebody else's, on loopback; its port.
-async fn elsewhere() -> u16 {
+/// A server of somebody else's, on loopback, which does that with each connection; its port.
+async fn listening<F: Future<Output = ()> + Send>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
-            answer(socket).await;
+            serve(socket).await;
         }
     });
     port
+}
+
+/// One that answers; its port.
+async fn elsewhere() -> u16 {
+    listening(answer).await
 }
 
 /// The same by TLS, with that certificate and key.
@@ -54,17 +59,16 @@ async fn elsewhere_by_tls((certificate, key): (String, String)) -> u16 {
         .with_single_cert(vec![certificate], key)
         .expect("a certificate and its key");
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
+    listening(move |socket| {
+        let accepting = acceptor.accept(socket);
+        async move {
             // Who does not trust it goes away.
-            if let Ok(stream) = acceptor.accept(socket).await {
+            if let Ok(stream) = accepting.await {
                 answer(stream).await;
             }
         }
-    });
-    port
+    })
+    .await
 }
 
 async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
