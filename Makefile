@@ -30,7 +30,7 @@ toolchain:
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
 	@command -v cc >/dev/null || { echo "a C compiler is missing: install one, as with 'apt-get install build-essential'" >&2; exit 1; }
 	@sysroot="$$(rustc --print sysroot)"; \
-	for target in wasm32-wasip2 wasm32-wasip1; do \
+	for target in wasm32-wasip2 wasm32-wasip1 wasm32-unknown-unknown; do \
 		[ ! -d "$$sysroot/lib/rustlib/$$target" ] || continue; \
 		command -v rustup >/dev/null || { \
 			echo "the Rust target $$target is missing, and so is rustup to add it: install https://rustup.rs" >&2; exit 1; }; \
@@ -58,7 +58,8 @@ examples: toolchain ## Build the example functions
 fixtures: toolchain ## Build the guests that the tests run
 	cd host/tests/fixtures && $(CARGO) build --target-dir "$(GUESTS)" $(WASM) --package components --examples --bins
 	cd host/tests/fixtures && $(CARGO) build --target-dir "$(GUESTS)" $(WASM) --package commands --bins
-	cd host/tests/fixtures && $(CARGO) build --target-dir "$(GUESTS)" --release --target wasm32-wasip1 --package commands --bins
+	cd host/tests/fixtures && $(CARGO) build --target-dir "$(GUESTS)" --release --target wasm32-wasip1 --package commands --package modules
+	cd host/tests/fixtures && $(CARGO) build --target-dir "$(GUESTS)" --release --target wasm32-unknown-unknown --package modules
 	cd host/tests/fixtures && $(CARGO) build --target-dir "$(GUESTS)" --release --package programs --bins
 	@mkdir -p "$(FIXTURES)"; cd host/tests/fixtures; \
 	for source in components/examples/*.rs; do \
@@ -74,6 +75,8 @@ fixtures: toolchain ## Build the guests that the tests run
 		$(call copy,$(GUESTS)/wasm32-wasip2/release/$$name.wasm,$(FIXTURES)/$$name.wasm); \
 		$(call copy,$(GUESTS)/wasm32-wasip1/release/$$name.wasm,$(FIXTURES)/$$name-preview1.wasm); \
 	done; \
+	$(call copy,$(GUESTS)/wasm32-unknown-unknown/release/module.wasm,$(FIXTURES)/module.wasm); \
+	$(call copy,$(GUESTS)/wasm32-wasip1/release/module.wasm,$(FIXTURES)/module-preview1.wasm); \
 	for source in programs/src/bin/*.rs; do \
 		name="$$(basename "$$source" .rs)"; \
 		$(call copy,$(GUESTS)/release/$$name,$(FIXTURES)/$$name); \

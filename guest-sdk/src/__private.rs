@@ -22,11 +22,14 @@ pub fn decode<'a, T: FromPayload<'a>>(payload: &'a str) -> Result<T, String> {
 }
 
 /// Runs the handler and writes out what it left in the buffer of standard output: a line that it began
-/// and did not end. Nothing else would, as the instance does not live longer than the call.
+/// and did not end. Nothing else would, as the instance does not live longer than the call. Where there is no standard
+/// error, panics are told all the same.
 ///
 /// # Errors
 /// The handler's own.
 pub fn run(handler: impl FnOnce() -> Result<String, String>) -> Result<String, String> {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    std::panic::set_hook(Box::new(|panic| print_line(Output::Stderr, format_args!("{panic}"))));
     let outcome = handler();
     // A console that is gone does not change what the handler came to.
     let _ = std::io::stdout().flush();

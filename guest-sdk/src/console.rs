@@ -19,6 +19,8 @@ pub enum Output {
 /// println!("{} of {} done", 1, 2);
 /// ```
 ///
+/// It prints on `wasm32-unknown-unknown` too, where [`std::println!`] does not.
+///
 /// Each call prints a whole line. What [`std::print!`] began to print and has not ended yet comes after it.
 #[macro_export]
 macro_rules! println {

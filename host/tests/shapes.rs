@@ -22,6 +22,8 @@ async fn shapes_are_found_at_push_and_shown() {
         ("http.wasm", json!("http")),
         ("command.wasm", json!("command")),
         ("command-preview1.wasm", json!("command")),
+        ("module.wasm", json!("execute")),
+        ("module-preview1.wasm", json!("execute")),
         ("async-execute.wasm", json!("execute")),
         ("async-abi.wasm", json!("execute")),
         ("wasi3-http.wasm", json!("http")),
@@ -109,6 +111,26 @@ async fn a_command_of_wasi_3_ends_as_it_says_or_is_ended() {
         assert_eq!(body["code"], code, "{body}");
         assert!(body["detail"].as_str().is_some_and(|said| said.contains(detail)), "{body}");
     }
+}
+
+#[tokio::test]
+async fn a_module_that_names_its_world_runs_as_a_component() {
+    let server = Server::start("");
+    for name in ["module", "module-preview1"] {
+        server.push(&format!("{name}.wasm")).await;
+        let (status, body) = server.run(name, json!("well")).await;
+        assert_eq!((status, &body["result"]), (StatusCode::OK, &json!("well")), "{body}");
+        assert_eq!(lines(&body, "stdout"), ["a line of 4 bytes"]);
+
+        let (_, body) = server.run(name, json!("panic")).await;
+        assert_eq!(body["code"], "function_trapped", "{body}");
+        let told = lines(&body, "stderr").join("\n");
+        assert!(told.contains("panicked at modules/src/lib.rs") && told.contains("deliberately"), "{told}");
+    }
+    let module = zip(&[("bare.wasm", b"\0asm\x01\0\0\0".as_slice())]);
+    let (status, body) = server.push_zip("functionName=bare&lane=dev&type=dll", module).await;
+    assert_eq!((status, &body["code"]), (StatusCode::BAD_REQUEST, &json!("invalid_package")), "{body}");
+    assert!(body["detail"].as_str().is_some_and(|said| said.contains("the types of its world")), "{body}");
 }
 
 #[tokio::test]

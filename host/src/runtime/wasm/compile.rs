@@ -4,7 +4,9 @@ use std::{borrow::Cow, path::Path};
 
 use wasi_preview1_component_adapter_provider::{
     WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME as PREVIEW1, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER as COMMAND_ADAPTER,
+    WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER as REACTOR_ADAPTER,
 };
+use wasmparser::{Parser, Payload};
 use wasmtime::component::{Component, Type, types::ComponentItem};
 use wit_component::ComponentEncoder;
 
@@ -32,7 +34,7 @@ pub enum CompileError {
 
 /// Compiles the component in the file `input` into machine code in the new file `output`, and checks
 /// that it can run: that it exports what one of the shapes needs, and imports nothing that the host does not have.
-/// Of a core module of WASI preview 1 a component is made first. Gives the ABI that the code is for.
+/// Of a core module a component is made first. Gives the ABI that the code is for.
 ///
 /// Hostile components can make the compiler take long and much memory, so this belongs into a child
 /// process with limits.
@@ -43,7 +45,7 @@ pub fn compile(input: &Path, output: &Path) -> Result<Abi, CompileError> {
     let failed = |error: wasmtime::Error| CompileError::Host(format!("{error:#}"));
     let unsuitable = |error: wasmtime::Error| CompileError::Unsuitable(format!("{error:#}"));
     let bytes = std::fs::read(input).map_err(|error| CompileError::Host(format!("cannot read it: {error}")))?;
-    let bytes = if bytes.starts_with(MODULE) { adapted(&bytes)?.into() } else { Cow::Borrowed(&*bytes) };
+    let bytes = if bytes.starts_with(MODULE) { componentized(&bytes)?.into() } else { Cow::Borrowed(&*bytes) };
     let abi = Abi::of(&bytes);
     let engine = wasmtime::Engine::new(&settings(abi)).map_err(failed)?;
     let component =
@@ -79,20 +81,67 @@ fn exports(shape: Shape) -> &'static [&'static str] {
     }
 }
 
-/// A component made of a core module that is a command line of WASI preview 1.
-fn adapted(module: &[u8]) -> Result<Vec<u8>, CompileError> {
+/// A component made of a core module: a command line of WASI preview 1, or a module that says in itself which world it is
+/// of, as those do that are made with the bindings of wit-bindgen.
+fn componentized(module: &[u8]) -> Result<Vec<u8>, CompileError> {
     let refused = |error: &dyn std::fmt::Display| {
         CompileError::Unsuitable(format!(
             "it is a core WebAssembly module, of which a component can be made only where it is a command line of WASI \
-             preview 1 with an export '_start': {error}; build it for the target wasm32-wasip2, or make it a component \
-             with 'wasm-tools component new'"
+             preview 1 with an export '_start', or holds the types of its world as the bindings of wit-bindgen do: \
+             {error}; build it for the target wasm32-wasip2, or make it a component with 'wasm-tools component new'"
         ))
     };
-    let encoded = ComponentEncoder::default()
-        .module(module)
-        .and_then(|encoder| encoder.adapter(PREVIEW1, COMMAND_ADAPTER))
-        .and_then(|encoder| encoder.validate(true).encode());
+    let encoder = ComponentEncoder::default().module(module);
+    let adapter = Preview1::of(module).adapter();
+    let encoder = match adapter {
+        Some(adapter) => encoder.and_then(|encoder| encoder.adapter(PREVIEW1, adapter)),
+        None => encoder,
+    };
+    let encoded = encoder.and_then(|encoder| encoder.validate(true).encode());
     encoded.map_err(|error| refused(&format!("{error:#}")))
+}
+
+/// How a core module uses WASI preview 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Preview1 {
+    /// As a program, from its start to its end.
+    Command,
+    /// As what a library needs whose functions are called.
+    Reactor,
+    /// Not at all.
+    Unused,
+}
+
+impl Preview1 {
+    /// Of what is no valid module it says anything: making a component of that fails.
+    fn of(module: &[u8]) -> Self {
+        let (mut imported, mut starts) = (false, false);
+        for payload in Parser::new(0).parse_all(module) {
+            match payload {
+                Ok(Payload::ImportSection(imports)) => {
+                    imported |= imports.into_imports().flatten().any(|import| import.module == PREVIEW1);
+                }
+                Ok(Payload::ExportSection(exports)) => {
+                    starts |= exports.into_iter().flatten().any(|export| export.name == "_start");
+                }
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        match (starts, imported) {
+            (true, _) => Self::Command,
+            (false, true) => Self::Reactor,
+            (false, false) => Self::Unused,
+        }
+    }
+
+    fn adapter(self) -> Option<&'static [u8]> {
+        match self {
+            Self::Command => Some(COMMAND_ADAPTER),
+            Self::Reactor => Some(REACTOR_ADAPTER),
+            Self::Unused => None,
+        }
+    }
 }
 
 fn shapeless(engine: &wasmtime::Engine, component: &Component) -> String {
