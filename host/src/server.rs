@@ -18,7 +18,7 @@ mod connect;
 mod descriptors;
 
 use crate::{
-    api,
+    allocator, api,
     config::{Config, seconds},
     hub,
     security::Tls,
@@ -86,6 +86,8 @@ impl Server {
         actix_web::rt::System::new().block_on(async move {
             let signals = Signals::listen().map_err(failed)?;
             let mut server = HttpServer::new(move || {
+                // This is asked for once on each worker.
+                allocator::keep_near();
                 App::new()
                     .app_data(state.clone())
                     .configure(api::calls)
