@@ -47,6 +47,7 @@ pub use door::{ClientToken, admit, count};
 pub use error::{Problem, ProblemDocument};
 pub use fields::Fields;
 pub use invocations::{id, may_see, not_found};
+pub use trailers::Followed;
 pub use view::{millis, with_result};
 
 /// Puts the route of calls into an app: the first that is looked at, as nearly every request is one.

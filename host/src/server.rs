@@ -6,21 +6,17 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use actix_web::{
-    App, HttpServer,
-    dev::{ServerHandle, Service, ServiceResponse},
-    web,
-};
+use actix_web::{dev::ServerHandle, web::Data};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 mod connect;
 mod descriptors;
+mod followed;
+mod web;
 
 use crate::{
-    allocator, api,
     config::{Config, seconds},
-    hub,
     security::Tls,
     state::{StartError, State},
 };
@@ -31,7 +27,7 @@ const SERVICE_THREADS: usize = 2;
 /// A server that is about to run.
 pub struct Server {
     services: tokio::runtime::Runtime,
-    state: web::Data<State>,
+    state: Data<State>,
     listener: TcpListener,
     address: SocketAddr,
 }
@@ -54,7 +50,7 @@ impl Server {
             .build()
             .map_err(|error| StartError::Io("cannot start threads".into(), error))?;
         let state = services.block_on(State::build(config, address))?;
-        Ok(Self { services, state: web::Data::new(state), listener, address })
+        Ok(Self { services, state: Data::new(state), listener, address })
     }
 
     /// Where it listens.
@@ -78,52 +74,12 @@ impl Server {
     pub fn run(self, started: impl FnOnce(ServerHandle)) -> Result<(), StartError> {
         let failed = |error| StartError::Io("the server failed".into(), error);
         let url = self.url();
-        let settings = self.state.config().server.clone();
-        let (state, connected) = (self.state.clone(), self.state.clone());
-        let tls = self.state.tls().map(Tls::config);
+        let (tls, state) = (self.state.tls().map(Tls::config), self.state.clone());
         let closing = self.state.closing().clone();
-        let limit = seconds(settings.shutdown_seconds);
+        let limit = seconds(self.state.config().server.shutdown_seconds);
         actix_web::rt::System::new().block_on(async move {
             let signals = Signals::listen().map_err(failed)?;
-            let mut server = HttpServer::new(move || {
-                // This is asked for once on each worker.
-                allocator::keep_near();
-                App::new()
-                    .app_data(state.clone())
-                    .configure(api::calls)
-                    .configure(hub::routes)
-                    .configure(api::routes)
-                    .wrap_fn(|mut request, service| {
-                        let held = api::hold(&mut request);
-                        let admitted = match api::admit(&mut request) {
-                            Ok(admitted) => Ok((service.call(request), admitted)),
-                            Err(refusal) => Err(request.into_response(*refusal)),
-                        };
-                        async move {
-                            match admitted {
-                                Ok((answer, admitted)) => {
-                                    answer.await.map(|response| held.with(admitted.with(api::describe(response))))
-                                }
-                                Err(refused) => Ok(held.with(refused)),
-                            }
-                            .inspect(|response: &ServiceResponse| api::count(response.status()))
-                        }
-                    })
-            })
-            .client_request_timeout(seconds(settings.read_seconds))
-            .client_disconnect_timeout(std::time::Duration::from_secs(1))
-            .keep_alive(seconds(settings.keep_alive_seconds))
-            .shutdown_timeout(settings.shutdown_seconds)
-            .on_connect(move |connection, data| connect::on_connect(&connected, connection, data))
-            .disable_signals();
-            if let Ok(workers @ 1..) = usize::try_from(settings.workers) {
-                server = server.workers(workers);
-            }
-            let listening = match tls {
-                Some(tls) => server.listen_rustls_0_23(self.listener, tls),
-                None => server.listen(self.listener),
-            };
-            let running = listening.map_err(failed)?.run();
+            let running = web::listen(self.listener, tls, state).map_err(failed)?;
             tracing::info!("listening on {url}");
             let handle = running.handle();
             started(handle.clone());

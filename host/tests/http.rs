@@ -137,10 +137,9 @@ async fn trailers_go_to_those_who_take_them() {
     for server in servers("").await {
         let request = |headers: &str| format!("GET /fn/dev/http/trailers HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
         // What came with the request is over before the next one begins.
-        let sent = "POST /fn/dev/http/count HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n\
-                    3\r\nAda\r\n0\r\nx-sum: 1\r\n\r\n";
+        let sent = in_chunks("/count", "Trailer: x-sum\r\n", "x-sum: 1\r\n");
         let requests =
-            [sent, &request("TE: trailers\r\nConnection: TE\r\n"), &request("Connection: close\r\n")].concat();
+            [sent.as_str(), &request("TE: trailers\r\nConnection: TE\r\n"), &request("Connection: close\r\n")].concat();
         let told = all(server.url.trim_start_matches("http://"), &requests).await;
         let answers: Vec<&str> = told.split("HTTP/1.1 ").skip(1).collect();
         let [counted, with, without] = answers[..] else { panic!("{told}") };
@@ -153,6 +152,99 @@ async fn trailers_go_to_those_who_take_them() {
             assert!(body.starts_with("3\r\nAda\r\n") || body.starts_with("d\r\nAda and Grace\r\n"), "{body}");
             assert!(body.ends_with(&format!("\r\n0\r\n{behind}\r\n")), "{body}");
         }
+    }
+}
+
+/// A request with a body of three bytes in chunks, and with what stands behind it.
+fn in_chunks(path: &str, headers: &str, behind: &str) -> String {
+    format!(
+        "POST /fn/dev/http{path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n{headers}\r\n\
+         1;x=y\r\nA\r\n2\r\nda\r\n0\r\n{behind}\r\n"
+    )
+}
+
+/// The status and the JSON of each answer.
+fn answers(told: &str) -> Vec<(u16, Value)> {
+    let answers = told.split("HTTP/1.1 ").skip(1);
+    answers
+        .map(|answer| {
+            let json = &answer[answer.find('{').unwrap_or(answer.len())..=answer.rfind('}').expect("JSON")];
+            (answer[..3].parse().expect("a status"), serde_json::from_str(json).expect("JSON"))
+        })
+        .collect()
+}
+
+const CLOSE: &str = "Connection: close\r\n";
+
+#[tokio::test]
+async fn trailers_of_a_request_reach_the_function() {
+    for server in servers("").await {
+        let address = server.url.trim_start_matches("http://");
+        let fields = |fields: Value| (200, json!({ "length": 3, "fields": fields }));
+        let plain = "POST /fn/dev/http/behind HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nAda";
+        let forbidden = "Content-Length: 3\r\nHost: evil\r\nAuthorization: Bearer x\r\nX-Hop: 1\r\n\
+                         X-Forwarded-For: 10.0.0.1\r\nX-Sum: 5\r\n";
+        // One after another without waiting for answers, and each has its own.
+        let requests = [
+            in_chunks("/behind", "Trailer: x-sum, x-other\r\n", "X-Sum: 1\r\nx-other:\t2 \r\nx-sum: 3\r\n"),
+            in_chunks("/behind", "", ""),
+            in_chunks("/behind", "", "x-silent: not announced\r\n"),
+            plain.to_owned(),
+            // It does not look at them.
+            in_chunks("/told", "", "x-sum: 4\r\n"),
+            in_chunks("/behind", "Connection: X-Hop\r\n", forbidden),
+            in_chunks("/behind", CLOSE, "x-last: 6\r\n"),
+        ];
+        let told = answers(&all(address, &requests.concat()).await);
+        assert_eq!(told.len(), requests.len(), "{told:?}");
+        assert_eq!(told[4].0, 200);
+        assert_eq!(
+            [&told[..4], &told[5..]].concat(),
+            [
+                fields(json!([["x-other", "2"], ["x-sum", "1"], ["x-sum", "3"]])),
+                fields(Value::Null),
+                fields(json!([["x-silent", "not announced"]])),
+                fields(Value::Null),
+                fields(json!([["x-sum", "5"]])),
+                fields(json!([["x-last", "6"]])),
+            ]
+        );
+        // However it comes.
+        let request = in_chunks("/behind", CLOSE, "x-sum: 7\r\n");
+        let mut socket = TcpStream::connect(address).await.expect("a connection");
+        socket.set_nodelay(true).expect("an option");
+        for byte in request.as_bytes() {
+            socket.write_all(&[*byte]).await.expect("sent");
+            tokio::task::yield_now().await;
+        }
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.expect("an answer");
+        assert_eq!(answers(&answer), [fields(json!([["x-sum", "7"]]))]);
+    }
+}
+
+#[tokio::test]
+async fn trailers_that_are_none_or_too_many_are_refused() {
+    for server in servers("").await {
+        for (behind, said) in [
+            ("x: y\r\n".repeat(101), "100 fields of 16384 bytes"),
+            (format!("x: {}\r\n", "y".repeat(16 * 1024)), "100 fields of 16384 bytes"),
+            ("no field\r\n".to_owned(), "must be a field"),
+        ] {
+            let told = all(server.url.trim_start_matches("http://"), &in_chunks("/behind", CLOSE, &behind)).await;
+            let [(400, problem)] = &answers(&told)[..] else { panic!("{told}") };
+            assert_eq!(problem["code"], "invalid_request", "{problem}");
+            assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(said)), "{problem}");
+            let call = server.ended(problem["invocationId"].as_str().expect("an id")).await;
+            assert_eq!(call["status"], "cancelled", "{call}");
+        }
+        // What never looks at them does not care.
+        let server = Server::start("");
+        server.push("echo.wasm").await;
+        let request = in_chunks("", CLOSE, &"x: y\r\n".repeat(101)).replace("dev/http", "dev/echo");
+        let told =
+            all(server.url.trim_start_matches("http://"), &request.replace("A\r\n2\r\nda", "1\r\n2\r\n23")).await;
+        assert!(told.starts_with("HTTP/1.1 200") && told.ends_with("\r\n123"), "{told}");
     }
 }
 

@@ -20,7 +20,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use tokio::time::Instant;
 
-use super::Problem;
+use super::{Problem, trailers::Followed};
 use crate::{config::seconds, function::ErrorCode, metrics};
 
 /// How many bytes of a body buy its sender another second.
@@ -101,10 +101,13 @@ pub async fn read(request: &HttpRequest, mut body: web::Payload, limit: u64, mut
 /// the connection for it. Of a body that is still held when the answer goes out, it closes the connection.
 pub struct Held(Option<Rc<RefCell<Payload>>>);
 
-/// Holds the body of the request, where it comes in chunks.
+/// Holds the body of the request, where it comes in chunks, and has what stands behind it at hand.
 pub fn hold(request: &mut ServiceRequest) -> Held {
     if !request.chunked().unwrap_or(false) {
         return Held(None);
+    }
+    if let Some(behind) = request.conn_data::<Followed>().map(|followed| followed.begin(request.headers())) {
+        request.extensions_mut().insert(behind);
     }
     let shared = Rc::new(RefCell::new(request.take_payload()));
     request.set_payload(Payload::Stream { payload: Box::pin(Shared(shared.clone())) });

@@ -45,7 +45,7 @@ pub fn request(request: &HttpRequest, prefix: &str, path: &str, secure: bool) ->
     for (name, value) in request.headers() {
         let name = name.as_str();
         // The token is between who asks and the server.
-        if OF_CONNECTION.contains(&name) || name == "authorization" || own.iter().any(|own| own == name) {
+        if is_of_connection(name, &own) || name == "authorization" {
             continue;
         }
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid("headers"))?;
@@ -82,8 +82,18 @@ fn append(headers: &mut HeaderMap, name: &'static str, value: &str) {
     }
 }
 
+/// Whether a header is for one connection alone, where its sender names these of them.
+pub fn is_of_connection(name: &str, own: &[String]) -> bool {
+    OF_CONNECTION.contains(&name) || own.iter().any(|own| own == name)
+}
+
+/// Whether a header says who forwarded a request, and what was asked for then.
+pub fn is_forwarded(name: &str) -> bool {
+    name == FORWARDED || name.starts_with("x-forwarded-")
+}
+
 /// The headers that the sender says are for the connection alone.
-fn named_in_connection(headers: &FromMap) -> Vec<String> {
+pub fn named_in_connection(headers: &FromMap) -> Vec<String> {
     let values = headers.get_all(from::CONNECTION).filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect()
 }
@@ -100,7 +110,7 @@ pub fn answer(given: &HeaderMap, headers: &mut FromMap) {
     for (name, value) in given {
         let name = name.as_str();
         // The web server writes the length, by the body's.
-        if OF_CONNECTION.contains(&name) || name == "content-length" || own.iter().any(|own| own == name) {
+        if is_of_connection(name, &own) || name == "content-length" {
             continue;
         }
         if let (Ok(name), Ok(value)) = (FromName::from_bytes(name.as_bytes()), FromValue::from_bytes(value.as_bytes()))

@@ -5,15 +5,17 @@
 //! turn, within the limits, in history. Whoever hangs up ends it.
 
 use std::{
+    cell::Cell,
     future::ready,
     pin::{Pin, pin},
+    rc::Rc,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use actix_web::{
-    HttpRequest, HttpResponse,
+    HttpMessage, HttpRequest, HttpResponse,
     body::{BodyStream, BoxBody, SizedStream},
     http::{
         StatusCode,
@@ -23,6 +25,7 @@ use actix_web::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
+use http_body::Frame;
 use tokio::time::{Interval, interval};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -33,12 +36,12 @@ use super::{
     connection::Socket,
     fields::Fields,
     forwarded,
-    trailers::{self, Chunked},
+    trailers::{self, Behind, Chunked},
 };
 use crate::{
     function::{ErrorCode, FunctionName, FunctionRef, Invocation, InvocationId, Lane, Selector, Shape},
     invoke::Live,
-    runtime::exchange::{AnswerBody, AnswerPiece, BodySender, BrokenOff, Exchange},
+    runtime::exchange::{AnswerBody, BodyPiece, BodySender, BrokenOff, Exchange},
     security::Verb,
 };
 
@@ -180,8 +183,10 @@ async fn handled(
     let (exchange, sender, answered) = Exchange::new(asked, secure);
     let live = services.invoker().start_exchange(invocation(caller, function), exchange);
     let leaving = Leaving(Some(live.clone()));
-    let feeding = live.clone();
-    let feed = AbortOnDropHandle::new(rt::spawn(async move { feed(&mut body, sender, &feeding).await }));
+    let (feeding, refused) = (live.clone(), Rc::new(Cell::new(None)));
+    let (behind, refusing) = (request.extensions_mut().remove::<Behind>(), refused.clone());
+    let feeding = async move { feed(&mut body, behind, sender, &feeding, &refusing).await };
+    let feed = AbortOnDropHandle::new(rt::spawn(feeding));
     let socket = Socket::of(request);
     let answer = present(socket, &live, async {
         tokio::select! {
@@ -190,7 +195,11 @@ async fn handled(
             end = live.wait() => Err(end),
         }
     });
-    let answer = match answer.await? {
+    let answer = answer.await?;
+    if let Some(problem) = refused.take() {
+        return Err(problem.of(live.id));
+    }
+    let answer = match answer {
         Ok(answer) => answer,
         Err(end) => {
             return Err(match &end.result {
@@ -235,8 +244,16 @@ fn failed(live: &Live, error: &crate::invoke::InvokeError) -> Problem {
     Problem::new(error.code(), live.detail_for_caller(error)).of(live.id)
 }
 
-/// Sends the body on as it comes. What breaks it off ends the call.
-async fn feed(body: &mut web::Payload, to: BodySender, live: &Live) {
+/// Sends the body on as it comes, and the fields behind it. What breaks it off ends the call, and so does what can't be
+/// passed on, for the reason that `refused` gets.
+async fn feed(
+    body: &mut web::Payload,
+    behind: Option<Behind>,
+    to: BodySender,
+    live: &Live,
+    refused: &Cell<Option<Problem>>,
+) {
+    let mut length = 0;
     while let Some(piece) = body.next().await {
         let Ok(piece) = piece else {
             live.cancel.cancel();
@@ -244,9 +261,24 @@ async fn feed(body: &mut web::Payload, to: BodySender, live: &Live) {
             let _ = to.send(Err(BrokenOff)).await;
             return;
         };
-        if to.send(Ok(piece)).await.is_err() {
+        length += piece.len() as u64;
+        if to.send(Ok(Frame::data(piece))).await.is_err() {
             // The guest wants no more of it.
             return;
+        }
+    }
+    match behind.map(|behind| behind.take(length)).transpose() {
+        // The guest need not want them.
+        Ok(fields) => {
+            if let Some(fields) = fields.flatten() {
+                let _ = to.send(Ok(Frame::trailers(fields))).await;
+            }
+        }
+        Err(problem) => {
+            refused.set(Some(problem));
+            live.cancel.cancel();
+            // The body must not seem to end well.
+            live.wait().await;
         }
     }
 }
@@ -301,9 +333,9 @@ struct Answering {
 }
 
 impl Stream for Answering {
-    type Item = AnswerPiece;
+    type Item = BodyPiece;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<AnswerPiece>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<BodyPiece>> {
         let this = &mut *self;
         match this.answer.as_mut().poll_next(context) {
             Poll::Ready(Some(Err(BrokenOff))) => {

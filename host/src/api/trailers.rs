@@ -1,5 +1,6 @@
-//! The fields behind the body of an answer (RFC 9110, section 6.5), which the web server has no way to write: where a
-//! function announces some and who asked takes them, the body is put into chunks here (RFC 9112, section 7.1).
+//! The fields behind bodies (RFC 9110, section 6.5), which the web server has no way to write or read: where a
+//! function announces some and who asked takes them, the body of an answer is put into chunks here (RFC 9112,
+//! section 7.1). Those of a request are in [`asked`]. Both are for HTTP/1.1 alone.
 
 use std::{
     io::Write,
@@ -13,7 +14,12 @@ use futures_util::Stream;
 use http::{HeaderMap, StatusCode, header};
 use http_body::Frame;
 
-use crate::runtime::exchange::{AnswerPiece, Piece};
+use crate::runtime::exchange::{BodyPiece, Piece};
+
+mod asked;
+mod framing;
+
+pub use asked::{Behind, Followed};
 
 /// What says how a message is to be read or who may read it is no field to stand behind one (RFC 9110, section 6.5.1).
 const NEVER: [header::HeaderName; 13] = [
@@ -88,7 +94,7 @@ impl<S> Chunked<S> {
     }
 }
 
-impl<S: Stream<Item = AnswerPiece> + Unpin> Stream for Chunked<S> {
+impl<S: Stream<Item = BodyPiece> + Unpin> Stream for Chunked<S> {
     type Item = Piece;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Piece>> {
@@ -139,7 +145,7 @@ mod tests {
             .collect()
     }
 
-    async fn written(pieces: Vec<AnswerPiece>) -> Result<String, BrokenOff> {
+    async fn written(pieces: Vec<BodyPiece>) -> Result<String, BrokenOff> {
         let names = announced(StatusCode::OK, &headers(&[("trailer", "X-Sum, content-type, x-other")]));
         let pieces: Vec<Piece> = Chunked::new(stream::iter(pieces), names).collect().await;
         let bytes: Vec<u8> = pieces.into_iter().collect::<Result<Vec<_>, _>>()?.concat();

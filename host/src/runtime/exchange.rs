@@ -31,11 +31,11 @@ pub struct BrokenOff;
 /// What comes of a body next.
 pub type Piece = Result<Bytes, BrokenOff>;
 
-/// What comes of an answer's body next: a piece of it, or the fields behind it.
-pub type AnswerPiece = Result<Frame<Bytes>, BrokenOff>;
+/// What comes of a body with trailers next: a piece of it, or the fields behind it.
+pub type BodyPiece = Result<Frame<Bytes>, BrokenOff>;
 
 /// The body of an answer.
-pub type AnswerBody = Pin<Box<dyn Stream<Item = AnswerPiece> + Send>>;
+pub type AnswerBody = Pin<Box<dyn Stream<Item = BodyPiece> + Send>>;
 
 /// A request that somebody waits for the answer of.
 pub struct Exchange {
@@ -54,10 +54,10 @@ pub struct Asked {
 
 /// The body of a request, as it comes.
 #[derive(Debug)]
-pub struct AskedBody(mpsc::Receiver<Piece>);
+pub struct AskedBody(mpsc::Receiver<BodyPiece>);
 
 /// The other end of a request's body.
-pub type BodySender = mpsc::Sender<Piece>;
+pub type BodySender = mpsc::Sender<BodyPiece>;
 
 impl fmt::Debug for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -109,7 +109,7 @@ impl Exchange {
     }
 
     /// Gives the answer; only the first one counts.
-    pub fn answer(&self, answer: Response<impl Stream<Item = AnswerPiece> + Send + 'static>) {
+    pub fn answer(&self, answer: Response<impl Stream<Item = BodyPiece> + Send + 'static>) {
         let waiting = self.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let end = self.end.clone();
         let answer = answer.map(|body| -> AnswerBody { Box::pin(Whole { body: Box::pin(body), end }) });
@@ -140,7 +140,7 @@ impl http_body::Body for AskedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+        self.0.poll_recv(context)
     }
 }
 
@@ -150,10 +150,10 @@ struct Whole<S> {
     end: Arc<End>,
 }
 
-impl<S: Stream<Item = AnswerPiece>> Stream for Whole<S> {
-    type Item = AnswerPiece;
+impl<S: Stream<Item = BodyPiece>> Stream for Whole<S> {
+    type Item = BodyPiece;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<AnswerPiece>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<BodyPiece>> {
         match self.body.as_mut().poll_next(context) {
             Poll::Ready(None) if self.end.is_broken() => {
                 self.end.is_whole();

@@ -110,6 +110,21 @@ async fn trailers(base: &str, te: &str) -> String {
     answer.rsplit_once("\r\n0\r\n").expect("a last chunk").1.to_owned()
 }
 
+/// What a function reads behind the body of a request.
+async fn behind(base: &str) -> String {
+    let (host, prefix) = parts(base);
+    let mut socket = TcpStream::connect(host).await.expect("a connection");
+    let request = format!(
+        "POST {prefix}/behind HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\
+         Connection: close\r\n\r\n3\r\nAda\r\n0\r\nX-Sum: 1\r\nx-silent: 2\r\nx-sum: 3\r\n\r\n"
+    );
+    socket.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.expect("an answer");
+    let json = answer.find('{').zip(answer.rfind('}')).and_then(|(from, to)| answer.get(from..=to));
+    json.expect("JSON").to_owned()
+}
+
 /// Hangs up while an answer comes.
 async fn hang_up(base: &str) {
     let (host, prefix) = parts(base);
@@ -165,6 +180,10 @@ async fn a_component_answers_here_as_under_wasmtime_serve() {
             for base in [&theirs, &ours] {
                 assert_eq!(trailers(base, te).await, expected, "{name}: {base} {te}");
             }
+        }
+        for base in [&theirs, &ours] {
+            let fields = r#"[["x-silent","2"],["x-sum","1"],["x-sum","3"]]"#;
+            assert_eq!(behind(base).await, format!(r#"{{"fields":{fields},"length":3}}"#), "{name}: {base}");
         }
         // What is said of a handler that crashes is the server's own; that it is the server's fault is not.
         for path in ["/trap", "/nothing"] {
