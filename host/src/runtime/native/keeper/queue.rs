@@ -8,7 +8,7 @@ use std::{
 };
 
 /// After it was told something, it comes back this often for a while, whether it is woken or not.
-const PAUSE: Duration = Duration::from_millis(2);
+const PAUSE: Duration = Duration::from_millis(5);
 /// For how long.
 const AWAKE: Duration = Duration::from_millis(100);
 
