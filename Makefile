@@ -102,9 +102,13 @@ DIST := $(TARGET)/$(HOST)/dist/sharpfaas
 # SQLite without the books that nobody here asks it for, and without locks that they would take.
 SHIPS := LIBSQLITE3_FLAGS="-DSQLITE_DEFAULT_MEMSTATUS=0 -USQLITE_ENABLE_MEMORY_MANAGEMENT -USQLITE_ENABLE_API_ARMOR"
 
+# The last step parts what is seldom run of each function from the rest, which then lies together.
+SPLIT := -Cllvm-args=-enable-split-machine-functions -Cllvm-args=-enable-ext-tsp-block-placement
+
 .PHONY: dist
 dist: $(PROFILE) ## Build the server and command line as they ship: optimised as a whole, by a profile of their use (needs wrk; takes most of an hour)
-	$(SHIPS) RUSTFLAGS="-Cprofile-use=$(PROFILE)" $(CARGO) build --profile dist --package sharpfaas-host --target $(HOST)
+	$(SHIPS) RUSTFLAGS="-Cprofile-use=$(PROFILE)" \
+		$(CARGO) rustc --profile dist --package sharpfaas-host --bin sharpfaas --target $(HOST) -- $(SPLIT)
 	@echo "$(DIST)"
 
 .PHONY: wrk
@@ -131,7 +135,9 @@ measure = SHARPFAAS_BENCH_SERVER="$(DIST)" SHARPFAAS_ECHO="$(FIXTURES)/examples/
 .PHONY: bench
 bench: wrk fixtures examples http-echo dist ## Measure calls beside a plain web handler and peers (needs wrk)
 	cd host/benches/peers/plain-echo && $(CARGO) build --target-dir "$(GUESTS)" --profile dist
+	cd examples && $(CARGO) build --target-dir "$(GUESTS)" --release --target wasm32-unknown-unknown --package echo
 	SHARPFAAS_HTTP_ECHO="$(HTTP_ECHO)" SHARPFAAS_PLAIN_ECHO="$(GUESTS)/dist/plain-echo" \
+		SHARPFAAS_ECHO_MODULE="$(GUESTS)/wasm32-unknown-unknown/release/echo.wasm" \
 		$(measure) --bench throughput --bench programs --bench lifecycle --bench hot --bench output
 
 .PHONY: bench-jobs

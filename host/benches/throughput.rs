@@ -38,6 +38,10 @@ fn main() -> Result<(), Failure> {
     let mut subjects = vec![Subject::new("plain actix-web echo, no isolation: the ceiling", plain, "/")];
     let host = Served::sharpfaas(&CORE, folder.path())?;
     push(&host, "echo", &echo_component()?)?;
+    let module = std::env::var_os("SHARPFAAS_ECHO_MODULE").map(PathBuf::from).filter(|path| path.exists());
+    if let Some(module) = &module {
+        push(&host, "echo-module", module)?;
+    }
     let http_echo = std::env::var_os("SHARPFAAS_HTTP_ECHO").map(PathBuf::from).filter(|path| path.exists());
     if let Some(component) = &http_echo {
         push(&host, "http-echo", component)?;
@@ -48,6 +52,12 @@ fn main() -> Result<(), Failure> {
         "`runfunction`, a fresh instance each; history, limits, output, tokens",
         "/api/function/runfunction?functionName=echo&lane=bench",
     ));
+    if module.is_some() {
+        subjects.push(of_ours(
+            "the same function built without WASI, as above",
+            "/api/function/runfunction?functionName=echo-module&lane=bench",
+        ));
+    }
     if http_echo.is_some() {
         subjects.push(of_ours("the component of `wasmtime serve` at its route, as above", "/fn/bench/http-echo"));
     }
