@@ -62,7 +62,8 @@
 //! ```
 //!
 //! A function that needs neither clocks nor random numbers, and prints by this crate's [`println!`], can be built for
-//! `wasm32-unknown-unknown` as well, which makes a smaller one that is quicker to call.
+//! `wasm32-unknown-unknown` as well, which makes a smaller one that is quicker to call. There this crate sets the global
+//! allocator, unless its feature `allocator` is off.
 //!
 //! # The argument
 //!
@@ -107,6 +108,8 @@
 mod console;
 mod error;
 mod invocation;
+#[cfg(any(test, all(target_family = "wasm", target_os = "unknown", feature = "allocator")))]
+mod memory;
 mod payload;
 
 pub use error::Error;
