@@ -68,6 +68,7 @@ const RUST_SDK: &[File] = sdk! {
     "src/error.rs" => "vendor/sharpfaas/src/error.rs",
     "src/invocation.rs" => "vendor/sharpfaas/src/invocation.rs",
     "src/lib.rs" => "vendor/sharpfaas/src/lib.rs",
+    "src/memory.rs" => "vendor/sharpfaas/src/memory.rs",
     "src/payload.rs" => "vendor/sharpfaas/src/payload.rs",
     "src/payload/tests.rs" => "vendor/sharpfaas/src/payload/tests.rs",
     "wit/function.wit" => "vendor/sharpfaas/wit/function.wit",
