@@ -98,18 +98,33 @@ HTTP_ECHO := $(GUESTS)/wasm32-wasip2/release/http_echo.wasm
 # What guides the compiler: a profile of the server at work. It is made once; remove it where the code is no longer the same.
 TRAINING := $(TARGET)/training
 PROFILE := $(TRAINING)/server.profdata
-DIST := $(TARGET)/$(HOST)/dist/sharpfaas
+LINKED := $(TARGET)/$(HOST)/dist/sharpfaas
+DIST := $(TARGET)/ships/sharpfaas
+# What lays out code that is linked: in Debian, the package bolt-19 has it.
+LLVM_BOLT ?= $(firstword $(shell command -v llvm-bolt) $(lastword $(sort $(wildcard /usr/lib/llvm-*/bin/llvm-bolt))))
+MERGE_FDATA = $(firstword $(shell command -v merge-fdata) $(wildcard $(dir $(LLVM_BOLT))merge-fdata))
 # SQLite without the books that nobody here asks it for, and without locks that they would take.
 SHIPS := LIBSQLITE3_FLAGS="-DSQLITE_DEFAULT_MEMSTATUS=0 -USQLITE_ENABLE_MEMORY_MANAGEMENT -USQLITE_ENABLE_API_ARMOR"
 
-# The last step parts what is seldom run of each function from the rest, which then lies together.
-SPLIT := -Cllvm-args=-enable-split-machine-functions -Cllvm-args=-enable-ext-tsp-block-placement
-
 .PHONY: dist
-dist: $(PROFILE) ## Build the server and command line as they ship: optimised as a whole, by a profile of their use (needs wrk; takes most of an hour)
+dist: bolt $(PROFILE) ## Build the server and command line as they ship: optimised as a whole, by a profile of their use (needs wrk and llvm-bolt; takes most of an hour)
 	$(SHIPS) RUSTFLAGS="-Cprofile-use=$(PROFILE)" \
-		$(CARGO) rustc --profile dist --package sharpfaas-host --bin sharpfaas --target $(HOST) -- $(SPLIT)
+		$(CARGO) rustc --profile dist --package sharpfaas-host --bin sharpfaas --target $(HOST) -- -Clink-arg=-Wl,--emit-relocs
+	@# What a call runs is larger than the caches for it: what is seldom run of it is moved away from the rest. Assembly is
+	@# let alone: it says too little of itself.
+	rm -rf "$(TRAINING)/layout" && mkdir -p "$(TRAINING)/layout" "$(dir $(DIST))"
+	$(LLVM_BOLT) "$(LINKED)" -o "$(TRAINING)/layout/sharpfaas" -instrument -skip-funcs='ring_core_.*' \
+		-instrumentation-file="$(TRAINING)/layout/run" -instrumentation-file-append-pid >"$(TRAINING)/layout/log"
+	host/benches/train.sh "$(TRAINING)/layout/sharpfaas" "$(FIXTURES)/examples" "$(HTTP_ECHO)"
+	$(MERGE_FDATA) -o "$(TRAINING)/layout/profile" "$(TRAINING)"/layout/run.*
+	$(LLVM_BOLT) "$(LINKED)" -o "$(DIST)" -data="$(TRAINING)/layout/profile" -skip-funcs='ring_core_.*' \
+		-reorder-blocks=ext-tsp -reorder-functions=cdsort -split-functions -split-all-cold -split-eh -icf=1 >>"$(TRAINING)/layout/log"
 	@echo "$(DIST)"
+
+.PHONY: bolt
+bolt:
+	@[ -n "$(LLVM_BOLT)" ] && [ -n "$(MERGE_FDATA)" ] || { \
+		echo "llvm-bolt is missing: install it, as with 'apt-get install bolt-19', or name it with LLVM_BOLT=" >&2; exit 1; }
 
 .PHONY: wrk
 wrk:
