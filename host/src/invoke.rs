@@ -8,7 +8,7 @@
 //! 5 journal.record      the invocation's row
 //! ```
 //! [`Invoker::start`] owns 1 and 5 around a private run of 2 to 4, so no early return skips the journal;
-//! a panic in between becomes [`InvokeError::Panicked`]. The run is a task of its own: a caller that
+//! a panic in between becomes [`InvokeError::Panicked`]. The run is a task of its own, or becomes one: a caller that
 //! goes away leaves it alone, and it can be found by its id until its row is in
 //! the database.
 
@@ -16,7 +16,7 @@ use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -198,14 +198,27 @@ impl Invoker {
         self.start_with(invocation, Some(Arc::new(exchange)))
     }
 
+    /// Makes a call for a caller who waits for its end, which is then in the handle. It goes on in the caller's task, whom
+    /// its end so wakes at once; where that is dropped, it goes on without.
+    pub async fn call(&self, invocation: Invocation) -> Arc<Live> {
+        let (live, work) = self.prepare(invocation, None);
+        Attended { services: &self.shared.parts.services, work: Some(work) }.await;
+        live
+    }
+
     fn start_with(&self, invocation: Invocation, exchange: Option<Arc<Exchange>>) -> Arc<Live> {
+        let (live, work) = self.prepare(invocation, exchange);
+        start_here(&self.shared.parts.services, work);
+        live
+    }
+
+    fn prepare(&self, invocation: Invocation, exchange: Option<Arc<Exchange>>) -> (Arc<Live>, Work) {
         let keep = usize::try_from(self.shared.limits.output_bytes).unwrap_or(usize::MAX);
         let live = Arc::new(Live::new(&invocation, Arc::new(Console::new(keep)), CancellationToken::new()));
         self.shared.register.insert(live.clone());
         let (shared, run) = (self.shared.clone(), live.clone());
         let tracked = self.shared.runs.track_future(async move { shared.invoke(invocation, exchange, run).await });
-        start_here(&self.shared.parts.services, Box::pin(tracked));
-        live
+        (live, Box::pin(tracked))
     }
 
     /// Finds out whether a call can be begun at all, and then starts it and writes its row, so that it
@@ -340,10 +353,43 @@ pub enum DetachedError {
     Database(#[from] DatabaseError),
 }
 
+/// The whole of a call.
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A call in the task of its caller. What it opens belongs to `services`, where it goes on when this is dropped.
+struct Attended<'a> {
+    services: &'a tokio::runtime::Handle,
+    /// None when it has ended.
+    work: Option<Work>,
+}
+
+impl Future for Attended<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Some(mut work) = self.work.take() else { return Poll::Ready(()) };
+        let entered = self.services.enter();
+        let polled = work.as_mut().poll(context);
+        drop(entered);
+        if polled.is_pending() {
+            self.work = Some(work);
+        }
+        polled
+    }
+}
+
+impl Drop for Attended<'_> {
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take() {
+            self.services.spawn(work);
+        }
+    }
+}
+
 /// Does the first part of `work` on this thread, up to where it has to wait, and what is left on
 /// `services`: a short call that has all it needs never changes threads. It may hold the thread for at
 /// most an epoch's tick, when a guest yields.
-fn start_here(services: &tokio::runtime::Handle, mut work: Pin<Box<dyn Future<Output = ()> + Send>>) {
+fn start_here(services: &tokio::runtime::Handle, mut work: Work) {
     // What it opens belongs to the services' reactor, not to that of the thread it happens to begin on.
     let entered = services.enter();
     if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {

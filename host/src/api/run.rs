@@ -94,9 +94,7 @@ pub async fn run(
     let (fields, payload) = fields(&request, body, &services).await?;
     let invocation = call::invocation(fields, payload, &services, &caller).await?;
     if !wants_async(request.headers()) {
-        let live = services.invoker().start(invocation);
-        live.wait().await;
-        return ended(&live);
+        return ended(&*services.invoker().call(invocation).await);
     }
     let invoker = services.invoker().clone();
     let live = services.spawn(async move { invoker.start_detached(invocation).await }).await??;
