@@ -13,7 +13,7 @@
 //! and `TMPDIR` (both its working folder), `LANG`, and the `SHARPFAAS_…` variables of [`Call::variables`],
 //! and what it was granted, nothing else. What it gives: its standard output is the result when it ends with code 0.
 //!
-//! Linux 5.11 or later: close_range(2) with `CLOSE_RANGE_CLOEXEC`.
+//! Linux 5.9 or later: close_range(2).
 
 use std::{
     os::fd::OwnedFd,
@@ -55,10 +55,6 @@ pub use sandbox::Sandbox;
 
 /// What a program finds other programs by.
 const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-
-/// How long output is waited for after all processes of a call are gone. It is then in the pipe, unless
-/// a process of another's holds the pipe open.
-const DRAIN: Duration = Duration::from_millis(100);
 
 /// How long an outcome waits for the removal of the folder, which goes on after it.
 const REMOVAL: Duration = Duration::from_millis(20);
@@ -200,8 +196,8 @@ async fn course(
         return Err(RuntimeError::Unconfined(why.to_owned()));
     }
     let place = inner.sandbox.place(seat, &program, &call).await;
-    let place = place.map_err(|error| no_place(&error))?;
-    let (outcome, gone) = in_place(&inner, &place, &call, &closing).await;
+    let mut place = place.map_err(|error| no_place(&error))?;
+    let (outcome, gone) = in_place(&inner, &mut place, &call, &closing).await;
     let _ = time::timeout(REMOVAL, inner.sandbox.clear(place, gone)).await;
     outcome
 }
@@ -209,14 +205,15 @@ async fn course(
 /// Also, whether all processes of the call are known to be gone.
 async fn in_place(
     inner: &Inner,
-    place: &Place,
+    place: &mut Place,
     call: &Call,
     closing: &CancellationToken,
 ) -> (Result<Outcome, RuntimeError>, bool) {
     let argument = call.argument().to_owned();
     let excess = inner.keeper.expect(call.id, call.memory_bytes, place.seat.group().cloned());
     let time = call.deadline.saturating_duration_since(Instant::now());
-    match inner.sandbox.spawn(place, argument, variables(place, call), call.memory_bytes, time).await {
+    let variables = variables(place, call);
+    match inner.sandbox.spawn(place, argument, variables, call.memory_bytes, time).await {
         Ok(spawned) => {
             inner.keeper.started(call.id, spawned.main);
             follow(inner, spawned, place, excess, call, closing).await
@@ -265,54 +262,57 @@ async fn follow(
 ) -> (Result<Outcome, RuntimeError>, bool) {
     let capture = Capture::new(call.result_bytes);
     let (main, baseline) = (spawned.main, spawned.baseline);
-    let pipes = match Pipes::open(spawned) {
+    let mut pipes = match Pipes::open(spawned, call.payload.as_bytes()) {
         Ok(pipes) => pipes,
         Err(error) => {
             let _ = inner.keeper.end(call.id, Duration::ZERO).await;
             return (Err(RuntimeError::Exhausted(format!("pipes of a program: {error}"))), false);
         }
     };
-    let Pipes { ended, stdin, stdout, stderr } = pipes;
-    let mut streams = pin!(async {
-        tokio::join!(
-            capture::feed(stdin, call.payload.as_bytes()),
-            capture.read(stdout, Stream::Stdout, &call.console),
-            capture.read(stderr, Stream::Stderr, &call.console),
-        );
-    });
-    let mut full = pin!(inner.sandbox.full(place));
-    let mut open = true;
-    let cause = loop {
-        // In order: a deadline that passed is one, whatever the program printed since.
-        tokio::select! {
-            biased;
-            () = call.cancel.cancelled() => break Cause::Cancelled,
-            () = closing.cancelled() => break Cause::Cancelled,
-            () = time::sleep_until(call.deadline.into()) => break Cause::Deadline,
-            Ok(what) = &mut excess => break Cause::Excess(what),
-            () = &mut full => break Cause::Excess(Excess::Folder),
-            _ = ended.readable() => break Cause::Ended,
-            () = &mut streams, if open => open = false,
-        }
-    };
-    let in_peace = place.seat.group().filter(|_| cause == Cause::Ended);
-    let remains = match in_peace.and_then(|group| inner.keeper.reap(call.id, main, group)) {
-        Some(remains) => remains,
-        None => {
-            // What takes more than it may is not asked: meanwhile it would go on taking.
-            let grace = if matches!(cause, Cause::Excess(_)) { Duration::ZERO } else { inner.grace };
-            let mut remains = inner.keeper.end(call.id, grace);
-            loop {
-                tokio::select! {
-                    biased;
-                    remains = &mut remains => break remains.unwrap_or_default(),
-                    () = &mut streams, if open => open = false,
+    let (cause, remains) = {
+        let Pipes { ended, input, stdout, stderr, .. } = &mut pipes;
+        let mut streams = pin!(async {
+            tokio::join!(
+                capture::feed(input.take(), call.payload.as_bytes()),
+                capture.read(stdout, Stream::Stdout, &call.console),
+                capture.read(stderr, Stream::Stderr, &call.console),
+            );
+        });
+        let mut full = pin!(inner.sandbox.full(place));
+        let mut open = true;
+        let cause = loop {
+            // In order: a deadline that passed is one, whatever the program printed since.
+            tokio::select! {
+                biased;
+                () = call.cancel.cancelled() => break Cause::Cancelled,
+                () = closing.cancelled() => break Cause::Cancelled,
+                () = time::sleep_until(call.deadline.into()) => break Cause::Deadline,
+                Ok(what) = &mut excess => break Cause::Excess(what),
+                () = &mut full => break Cause::Excess(Excess::Folder),
+                _ = ended.readable() => break Cause::Ended,
+                () = &mut streams, if open => open = false,
+            }
+        };
+        let in_peace = place.seat.group().filter(|_| cause == Cause::Ended);
+        let remains = match in_peace.and_then(|group| inner.keeper.reap(call.id, main, group)) {
+            Some(remains) => remains,
+            None => {
+                // What takes more than it may is not asked: meanwhile it would go on taking.
+                let grace = if matches!(cause, Cause::Excess(_)) { Duration::ZERO } else { inner.grace };
+                let mut remains = inner.keeper.end(call.id, grace);
+                loop {
+                    tokio::select! {
+                        biased;
+                        remains = &mut remains => break remains.unwrap_or_default(),
+                        () = &mut streams, if open => open = false,
+                    }
                 }
             }
-        }
+        };
+        (cause, remains)
     };
-    if open && time::timeout(DRAIN, streams).await.is_err() {
-        tracing::warn!(invocation = %call.id, "somebody holds the output of a program open that has ended");
+    for (pipe, stream) in [(&pipes.stdout, Stream::Stdout), (&pipes.stderr, Stream::Stderr)] {
+        capture.rest(pipe, stream, &call.console);
     }
     let _ = call.usage.set(remains.usage());
     let ended = Ended { remains, baseline, file_bytes: inner.sandbox.folder_bytes() };
@@ -323,20 +323,24 @@ async fn follow(
 /// A program's ends, in the hands of tokio.
 struct Pipes {
     ended: AsyncFd<OwnedFd>,
-    stdin: pipe::Sender,
+    input: Option<capture::Rest>,
     stdout: pipe::Receiver,
     stderr: pipe::Receiver,
+    /// The program's own ends of its output. While they are open, it wakes nobody by closing them on its way to its end,
+    /// which tells the same.
+    _held: [OwnedFd; 2],
 }
 
 impl Pipes {
-    fn open(spawned: Spawned) -> std::io::Result<Self> {
+    fn open(spawned: Spawned, payload: &[u8]) -> std::io::Result<Self> {
         // SAFETY: the descriptor is owned, so it stays open and the same until the `AsyncFd` is dropped.
         let ended = unsafe { AsyncFd::register_with_interest(spawned.ended, Interest::READABLE) }?;
         Ok(Self {
             ended,
-            stdin: pipe::Sender::from_owned_fd(spawned.stdin)?,
-            stdout: pipe::Receiver::from_owned_fd(spawned.stdout)?,
-            stderr: pipe::Receiver::from_owned_fd(spawned.stderr)?,
+            input: capture::begin(spawned.stdin, payload)?,
+            stdout: capture::listen(spawned.stdout)?,
+            stderr: capture::listen(spawned.stderr)?,
+            _held: spawned.held,
         })
     }
 }

@@ -15,7 +15,7 @@ use super::server::{PATIENCE, Server};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holdings {
     /// Open descriptors, by what they are, without those of the database's own pool, of components that are kept
-    /// loaded, and of control groups and folders that are kept for other calls.
+    /// loaded, and of control groups, folders and their rules that are kept for other calls.
     pub descriptors: BTreeMap<String, usize>,
     /// Threads by name, without those of the database's own pool.
     pub threads: BTreeMap<String, usize>,
@@ -31,7 +31,8 @@ impl Holdings {
         for entry in fs::read_dir(format!("{own}/fd")).expect("it runs").flatten() {
             let Ok(target) = fs::read_link(entry.path()) else { continue };
             let target = target.display().to_string();
-            if !["sharpfaas.db", ".cwasm", "/seat-", "/run/sharpfaas/"].iter().any(|kept| target.contains(kept)) {
+            let kept = ["sharpfaas.db", ".cwasm", "/seat-", "/run/sharpfaas/", "[landlock-ruleset]"];
+            if !kept.iter().any(|kept| target.contains(kept)) {
                 // Sockets and pipes have numbers of their own: those of one kind are alike.
                 let kind = target.split(":[").next().unwrap_or_default().to_owned();
                 *descriptors.entry(kind).or_default() += 1;

@@ -107,6 +107,7 @@ impl Sandbox {
     pub fn new(settings: &Settings<'_>, root: Root) -> Result<Self, RuntimeError> {
         let Settings { sandbox: config, grants, packages, places } = *settings;
         let host = |error: io::Error| RuntimeError::Host(format!("sandbox of programs: {error}"));
+        let cradles = [Spawner::cradles().map_err(host)?, Spawner::cradles().map_err(host)?];
         let confined = config.programs != Strictness::Off;
         let mut found = Found::default();
         let users = if config.user_ids == 0 { places } else { config.user_ids };
@@ -140,11 +141,13 @@ impl Sandbox {
             staged: stage.is_some(),
             network,
         };
-        let start = |profile| match &stage {
-            Some(stage) => stage.inside(move || Spawner::start(profile)).flatten(),
-            None => Spawner::start(profile),
+        let start = |profile, cradles| match &stage {
+            Some(stage) => stage.inside(move || Spawner::start(profile, cradles)).flatten(),
+            None => Spawner::start(profile, cradles),
         };
-        let spawners = [start(profile(offline, false)).map_err(host)?, start(profile(online, true)).map_err(host)?];
+        let [first, second] = cradles;
+        let spawners =
+            [start(profile(offline, false), first).map_err(host)?, start(profile(online, true), second).map_err(host)?];
         for shortfall in &found.shortfalls {
             tracing::warn!("native programs: {shortfall}");
         }
@@ -256,7 +259,7 @@ impl Sandbox {
     /// As [`SpawnError`] says.
     pub async fn spawn(
         &self,
-        place: &Place,
+        place: &mut Place,
         argument: String,
         variables: Vec<(String, String)>,
         memory_bytes: u64,
@@ -276,7 +279,9 @@ impl Sandbox {
             read: place.read.clone(),
             network: place.network,
         };
-        spawner::spawn(&spec).await
+        // Of a folder that is this call's alone there is nothing to keep.
+        let mut own = None;
+        spawner::spawn(&spec, place.memory.as_mut().map_or(&mut own, |folder| &mut folder.rules)).await
     }
 
     /// The thread on which all that is a call's is to be done.

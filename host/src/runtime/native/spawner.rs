@@ -11,7 +11,10 @@ use std::{
     io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::PermissionsExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, PermissionsExt},
+        },
     },
     path::{Path, PathBuf},
     sync::{
@@ -32,19 +35,16 @@ use seccompiler::BpfProgram;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    child::{Plan, Stack},
-    image::Image,
-};
+use self::{child::Plan, image::Image};
 use super::sandbox::{
     groups::Group,
-    landlock::{Beneath, Files},
+    landlock::{self, Beneath, Files, Id, Rules},
 };
 
 mod child;
 mod image;
 
-pub use child::landlock_version;
+pub use child::{Cradle, landlock_version};
 
 /// How many files a program may have open.
 const OPEN_FILES: u64 = 256;
@@ -135,10 +135,14 @@ impl Profile {
             .for_each(drop);
         let _ = rustix::thread::clear_ambient_capability_set();
         rustix::thread::set_no_new_privs(true)?;
-        if let (Some(files), Some((packages, calls))) = (&self.files, &self.folders) {
+        if self.staged {
+            // Programs become another user, who is in no other group than its own.
+            rustix::thread::set_thread_groups(&[])?;
+        }
+        if let (Some(_), Some((packages, calls))) = (&self.files, &self.folders) {
             let own = [Beneath::read(packages)?, Beneath::write(calls)?];
             let granted = self.granted.iter().flat_map(|granted| granted.iter());
-            files.put_on(own.iter().chain(granted), self.network)?;
+            landlock::put_on(&own.iter().chain(granted).collect::<Vec<_>>(), self.network)?;
         }
         self.filters.iter().try_for_each(|filter| seccompiler::apply_filter(filter)).map_err(io::Error::other)
     }
@@ -157,6 +161,8 @@ pub struct Spawned {
     pub stdout: OwnedFd,
     /// Its standard error.
     pub stderr: OwnedFd,
+    /// The other ends of both, which the program has too.
+    pub held: [OwnedFd; 2],
     /// The peak of this server's own memory when it started it, in bytes. The kernel counts it into the peak
     /// of the program, so a peak tells something only above it.
     pub baseline: u64,
@@ -200,7 +206,7 @@ pub struct Spawner {
 /// What starts programs, on a thread that does.
 struct Here {
     profile: Arc<Profile>,
-    stack: Stack,
+    cradle: Cradle,
 }
 
 thread_local! {
@@ -208,33 +214,41 @@ thread_local! {
 }
 
 impl Spawner {
-    /// Starts the threads, as many as there are cores, since one waits until its child is another program. They are in
-    /// the namespaces of the one that calls this.
+    /// What its threads start programs with: as many as there are cores, since one waits until its child is another
+    /// program. To be made before much else is opened.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    pub fn cradles() -> io::Result<Vec<Cradle>> {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        Cradle::make(cores.min(THREADS))
+    }
+
+    /// Starts the threads, which are in the namespaces of the one that calls this.
     ///
     /// # Errors
     /// When there can be no more threads, or the profile can't be put on them.
-    pub fn start(profile: Profile) -> io::Result<Self> {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
+    pub fn start(profile: Profile, cradles: Vec<Cradle>) -> io::Result<Self> {
         // Made here: what they open might not be allowed under the profile.
-        let make = |_| Ok((runtime::Builder::new_current_thread().enable_all().build()?, Stack::new()?));
-        let mut makings = (0..cores.min(THREADS)).map(make).collect::<io::Result<Vec<_>>>()?;
+        let make = |cradle| Ok((runtime::Builder::new_current_thread().enable_all().build()?, cradle));
+        let mut makings = cradles.into_iter().map(make).collect::<io::Result<Vec<_>>>()?;
         let handles = makings.iter().map(|(runtime, _)| runtime.handle().clone()).collect();
-        let Some((runtime, stack)) = makings.pop() else { return Err(io::Error::other("no thread starts programs")) };
+        let Some((runtime, cradle)) = makings.pop() else { return Err(io::Error::other("no thread starts programs")) };
         let (profile, end) = (Arc::new(profile), CancellationToken::new());
         let (told, ready) = mpsc::channel();
         let until = end.clone();
         let first = named().spawn(move || {
             // What the first one puts on, the others inherit.
             let started = profile.put_on().and_then(|()| {
-                let start = |(runtime, stack)| {
+                let start = |(runtime, cradle)| {
                     let (profile, until) = (profile.clone(), until.clone());
-                    named().spawn(move || work(runtime, Here { profile, stack }, &until))
+                    named().spawn(move || work(runtime, Here { profile, cradle }, &until))
                 };
                 makings.into_iter().map(start).collect::<io::Result<Vec<_>>>()
             });
             let good = started.is_ok();
             if told.send(started).is_ok() && good {
-                work(runtime, Here { profile, stack }, &until);
+                work(runtime, Here { profile, cradle }, &until);
             }
         })?;
         let others = ready.recv().map_err(|_| io::Error::other("the thread that starts programs has ended"))??;
@@ -279,14 +293,19 @@ fn work(runtime: runtime::Runtime, here: Here, end: &CancellationToken) {
     runtime.shutdown_timeout(SHUTDOWN);
 }
 
-/// Starts a program, on a thread of a [`Spawner`].
+/// Starts a program, on a thread of a [`Spawner`]. `rules` are those that the program before it had in the same folder,
+/// and become its own.
 ///
 /// # Errors
 /// As [`SpawnError`] says.
-pub async fn spawn(spec: &Spec) -> Result<Spawned, SpawnError> {
-    check(spec)?;
+pub async fn spawn(spec: &Spec, rules: &mut Option<Rules>) -> Result<Spawned, SpawnError> {
+    let package = match std::fs::metadata(&spec.package) {
+        Ok(found) if found.is_dir() => Id(found.dev(), found.ino()),
+        _ => return Err(SpawnError::Package(spec.package.clone())),
+    };
+    rules.take_if(|rules| !rules.are_for(package, &spec.read, spec.network));
     for _ in 0..BUSY.0 {
-        match here(spec) {
+        match here(spec, rules) {
             Err(Tried::Busy) => tokio::time::sleep(BUSY.1).await,
             Err(Tried::Failed(error)) => return Err(error),
             Ok(spawned) => return Ok(spawned),
@@ -308,15 +327,15 @@ impl From<io::Error> for Tried {
     }
 }
 
-fn here(spec: &Spec) -> Result<Spawned, Tried> {
+fn here(spec: &Spec, rules: &mut Option<Rules>) -> Result<Spawned, Tried> {
     HERE.with_borrow_mut(|here| match here {
         // Which it is follows from the same grants; this is what would go wrong unseen.
-        Some(Here { profile, stack }) if profile.network == spec.network => try_spawn(profile, spec, stack),
+        Some(Here { profile, cradle }) if profile.network == spec.network => try_spawn(profile, spec, cradle, rules),
         _ => Err(io::Error::other("no thread for this program").into()),
     })
 }
 
-fn try_spawn(profile: &Profile, spec: &Spec, stack: &mut Stack) -> Result<Spawned, Tried> {
+fn try_spawn(profile: &Profile, spec: &Spec, cradle: &mut Cradle, rules: &mut Option<Rules>) -> Result<Spawned, Tried> {
     let image = Image::new(spec.program.as_os_str(), &spec.argument, &spec.variables).map_err(io::Error::from)?;
     let folder = CString::new(spec.folder.as_os_str().as_bytes()).map_err(io::Error::from)?;
     let pipe = || {
@@ -331,10 +350,9 @@ fn try_spawn(profile: &Profile, spec: &Spec, stack: &mut Stack) -> Result<Spawne
             rustix::fs::fchown(stream, Some(uid), Some(gid)).map_err(io::Error::from)?;
         }
     }
-    let rules = match &profile.files {
-        Some(files) => rules(files, profile, spec)?,
-        None => None,
-    };
+    if let (Some(files), None) = (&profile.files, &rules) {
+        *rules = files.rules(&spec.package, &spec.folder, &spec.read, profile.network)?;
+    }
     let limits = limits(spec);
     let plan = Plan {
         image: &image,
@@ -348,30 +366,24 @@ fn try_spawn(profile: &Profile, spec: &Spec, stack: &mut Stack) -> Result<Spawne
         own_proc: !profile.staged,
         confined: profile.confined,
     };
-    match stack.spawn(&plan) {
-        Ok((main, ended)) => Ok(Spawned { main, ended, stdin, stdout, stderr, baseline: child::own_peak() }),
+    match cradle.spawn(&plan) {
+        Ok((main, ended)) => {
+            let held = [output, errors];
+            Ok(Spawned { main, ended, stdin, stdout, stderr, held, baseline: child::own_peak() })
+        }
         Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) => Err(Tried::Busy),
         Err(error) => Err(Tried::Failed(refusal(spec, error))),
     }
 }
 
-fn rules(files: &Files, profile: &Profile, spec: &Spec) -> io::Result<Option<OwnedFd>> {
-    let own = [Beneath::read(&spec.package)?, Beneath::write(&spec.folder)?];
-    files.rules(own.iter().chain(spec.read.iter().flat_map(|read| read.iter())), profile.network)
-}
-
-/// What exec would say with less words.
-fn check(spec: &Spec) -> Result<(), SpawnError> {
-    if !spec.package.is_dir() {
-        return Err(SpawnError::Package(spec.package.clone()));
+/// What exec says with less words.
+fn problem(spec: &Spec) -> Option<&'static str> {
+    match std::fs::metadata(&spec.program) {
+        Err(_) => Some("is not in the package"),
+        Ok(file) if !file.is_file() => Some("is not a file"),
+        Ok(file) if file.permissions().mode() & 0o111 == 0 => Some("is not executable"),
+        Ok(_) => None,
     }
-    let problem = match std::fs::metadata(&spec.program) {
-        Err(_) => "is not in the package",
-        Ok(file) if !file.is_file() => "is not a file",
-        Ok(file) if file.permissions().mode() & 0o111 == 0 => "is not executable",
-        Ok(_) => return Ok(()),
-    };
-    Err(SpawnError::Program(format!("the entry '{}' {problem}", entry(spec))))
 }
 
 fn entry(spec: &Spec) -> String {
@@ -379,6 +391,9 @@ fn entry(spec: &Spec) -> String {
 }
 
 fn refusal(spec: &Spec, error: io::Error) -> SpawnError {
+    if let Some(problem) = problem(spec) {
+        return SpawnError::Program(format!("the entry '{}' {problem}", entry(spec)));
+    }
     let why = match error.raw_os_error() {
         Some(libc::ENOENT) => "names an interpreter that is not on this server".to_owned(),
         Some(libc::ENOEXEC | libc::ELIBBAD | libc::EINVAL) => format!(
@@ -400,9 +415,10 @@ fn refusal(spec: &Spec, error: io::Error) -> SpawnError {
 /// The limits of a program, none above what the server itself may set.
 fn limits(spec: &Spec) -> [(Resource, Rlimit); 10] {
     static CORES: OnceLock<u64> = OnceLock::new();
+    static ALLOWED: OnceLock<[u64; 10]> = OnceLock::new();
     // It reads files to find out.
     let cores = *CORES.get_or_init(|| thread::available_parallelism().map_or(1, |cores| cores.get() as u64));
-    [
+    let wanted = [
         (Resource::Core, 0),
         // One that runs on after its deadline is not this limit's to end, only one that nobody sees.
         (Resource::Cpu, spec.time.as_secs().saturating_add(10).saturating_mul(cores)),
@@ -414,10 +430,11 @@ fn limits(spec: &Spec) -> [(Resource, Rlimit); 10] {
         (Resource::Nproc, USER_PROCESSES),
         (Resource::Rtprio, 0),
         (Resource::Stack, STACK_BYTES),
-    ]
-    .map(|(resource, wanted)| {
-        let allowed = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
-        let limit = Some(wanted.min(allowed));
+    ];
+    let allowed = |(resource, _)| rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    let mut allowed = ALLOWED.get_or_init(|| wanted.map(allowed)).iter();
+    wanted.map(|(resource, wanted)| {
+        let limit = Some(allowed.next().map_or(wanted, |allowed| wanted.min(*allowed)));
         (resource, Rlimit { current: limit, maximum: limit })
     })
 }

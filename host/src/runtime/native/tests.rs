@@ -224,6 +224,31 @@ async fn the_working_folder_is_fresh_private_and_removed() {
 }
 
 #[tokio::test]
+async fn each_package_is_read_by_its_own_programs_alone_whoever_had_the_folder_before() {
+    let fixture = Fixture::new();
+    let packages = fixture.path("packages");
+    let make = |package: &str, secret: &str| {
+        let folder = packages.join(package);
+        fs::create_dir_all(&folder).expect("made");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("set");
+        fs::write(folder.join("secret"), secret).expect("written");
+        let script = "for of in one two; do cat \"${SHARPFAAS_PACKAGE%/*}/$of/secret\" 2>/dev/null; done; true";
+        fs::write(folder.join("main"), format!("#!/bin/sh\n{script}\n")).expect("written");
+        fs::set_permissions(folder.join("main"), fs::Permissions::from_mode(0o755)).expect("set");
+        Executable::new(ProgramPath { package: folder, entry: "main".into() })
+    };
+    let run = async |program: &Executable| fixture.runtime.run(program, &call("")).await.expect("the host is sound");
+    let (one, two) = (make("one", "first"), make("two", "second"));
+    for (program, secret) in [(&one, "first"), (&one, "first"), (&two, "second"), (&one, "first")] {
+        assert_eq!(run(program).await.as_deref(), Ok(secret));
+    }
+    // As when it was thrown out of the local folder, and fetched again.
+    fs::rename(packages.join("one"), packages.join("old")).expect("moved");
+    let again = make("one", "third");
+    assert_eq!(run(&again).await.as_deref(), Ok("third"));
+}
+
+#[tokio::test]
 async fn nothing_else_of_the_server_is_inherited() {
     let fixture = Fixture::new();
     // Without close-on-exec, as a careless library would open it.

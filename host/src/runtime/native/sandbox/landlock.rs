@@ -11,6 +11,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use landlock::{
@@ -88,8 +89,13 @@ const DEVICES: &[&str] = &["/dev/full", "/dev/null", "/dev/random", "/dev/urando
 #[derive(Debug)]
 pub struct Beneath {
     place: OwnedFd,
+    id: Id,
     access: BitFlags<AccessFs>,
 }
+
+/// Which file or folder it is: its file system and its number there, which no other has while it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Id(pub u64, pub u64);
 
 impl Beneath {
     /// To read and to run.
@@ -111,74 +117,114 @@ impl Beneath {
 
     fn open(path: &Path, access: BitFlags<AccessFs>) -> io::Result<Self> {
         let place = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        let folder = FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) == FileType::Directory;
+        let found = rustix::fs::fstat(&place)?;
+        let folder = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
         let access = if folder { access } else { access & AccessFs::from_file(NEWEST) };
-        Ok(Self { place, access })
+        Ok(Self { place, id: Id(found.st_dev, found.st_ino), access })
     }
 }
 
-/// What all programs may use, opened once.
+/// A device may be written to, and is no place for anything else.
+fn device() -> BitFlags<AccessFs> {
+    AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate
+}
+
+/// What contains all that programs may use of the system, for their second layers: opened once.
 #[derive(Debug)]
 pub struct Files {
-    /// Each by itself, for the first layer.
-    each: Vec<Beneath>,
-    /// What contains them, for the second.
     around: Vec<Beneath>,
+}
+
+/// The second layer of a program. The next one may have it too, if it may use the same: it is not changed by that.
+#[derive(Debug)]
+pub struct Rules {
+    made: OwnedFd,
+    /// Its package, which stays what it is, since the rules hold it.
+    package: Id,
+    granted: Vec<Arc<[Beneath]>>,
+    network: bool,
+}
+
+impl Rules {
+    /// Whether they are what a program of this package, with this granted to it, is to be under.
+    #[must_use]
+    pub fn are_for(&self, package: Id, granted: &[Arc<[Beneath]>], network: bool) -> bool {
+        let same = |(one, other): (&Arc<[Beneath]>, &Arc<[Beneath]>)| Arc::ptr_eq(one, other);
+        (self.package, self.network) == (package, network)
+            && self.granted.len() == granted.len()
+            && self.granted.iter().zip(granted).all(same)
+    }
+}
+
+impl AsFd for Rules {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.made.as_fd()
+    }
 }
 
 impl Files {
     /// What there is on this machine. `proc`: all of it, which must be an instance where each sees only its own.
     #[must_use]
     pub fn open(proc: bool) -> Self {
-        let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate;
         let read = |path: &Path| Beneath::read(path);
-        let write = |path: &Path| Beneath::open(path, AccessFs::from_read(NEWEST) | device);
-        // A program may read its own folder in `/proc`, which only the second layer can tell from others'.
-        let each = READ.iter().chain(&["/proc"]).map(|path| read(Path::new(path)));
-        let devices = DEVICES.iter().map(|path| Beneath::open(Path::new(path), device));
+        let write = |path: &Path| Beneath::open(path, AccessFs::from_read(NEWEST) | device());
         let above = READ.iter().filter_map(|path| top(path)).collect::<BTreeSet<_>>();
         let around = above.iter().map(|path| read(path));
         let seen = if proc { &["/proc"] } else { PROC };
         let around = around.chain([write(Path::new("/dev"))]).chain(seen.iter().map(|path| read(Path::new(path))));
         // What is not there needs no rule.
-        Self { each: each.chain(devices).flatten().collect(), around: around.flatten().collect() }
+        Self { around: around.flatten().collect() }
     }
 
-    /// Puts this thread, and all that it starts, under the first layer. `own` are the folders of all packages and
-    /// calls, and what any program was granted.
+    /// The second layer of a program with this package, which writes to this folder.
     ///
     /// # Errors
-    /// When the kernel refuses it.
-    pub fn put_on<'a>(&'a self, own: impl Iterator<Item = &'a Beneath>, network: bool) -> io::Result<()> {
-        let rules = Self::ruleset(&self.each, own, network).map_err(io::Error::other)?;
-        rules.restrict_self().map(drop).map_err(io::Error::other)
-    }
-
-    /// The second layer.
-    ///
-    /// # Errors
-    /// When the kernel refuses it.
-    pub fn rules<'a>(&'a self, own: impl Iterator<Item = &'a Beneath>, network: bool) -> io::Result<Option<OwnedFd>> {
-        Self::ruleset(&self.around, own, network).map(Into::into).map_err(io::Error::other)
-    }
-
-    fn ruleset<'a>(
-        system: &'a [Beneath],
-        own: impl Iterator<Item = &'a Beneath>,
+    /// When one of both can't be opened, or the kernel refuses it.
+    pub fn rules(
+        &self,
+        package: &Path,
+        folder: &Path,
+        granted: &[Arc<[Beneath]>],
         network: bool,
-    ) -> Result<RulesetCreated, landlock::RulesetError> {
-        let mut rules = Ruleset::default()
-            .set_compatibility(CompatLevel::BestEffort)
-            .handle_access(AccessFs::from_all(NEWEST))?
-            .scope(Scope::from_all(NEWEST))?;
-        if !network {
-            rules = rules.handle_access(AccessNet::from_all(NEWEST))?;
-        }
-        let beneath = system.iter().chain(own).map(|Beneath { place, access }| {
-            Ok::<PathBeneath<BorrowedFd<'_>>, landlock::RulesetError>(PathBeneath::new(place.as_fd(), *access))
-        });
-        rules.create()?.add_rules(beneath)
+    ) -> io::Result<Option<Rules>> {
+        let (package, folder) = (Beneath::read(package)?, Beneath::write(folder)?);
+        let granted_too = granted.iter().flat_map(|granted| granted.iter());
+        let all = self.around.iter().chain([&package, &folder]).chain(granted_too);
+        let made = ruleset(all, network).map_err(io::Error::other)?;
+        let made: Option<OwnedFd> = made.into();
+        Ok(made.map(|made| Rules { made, package: package.id, granted: granted.to_vec(), network }))
     }
+}
+
+/// Puts this thread, and all that it starts, under the first layer. `own` are the folders of all packages and
+/// calls, and what any program was granted.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub fn put_on(own: &[&Beneath], network: bool) -> io::Result<()> {
+    // A program may read its own folder in `/proc`, which only the second layer can tell from others'.
+    let each = READ.iter().chain(&["/proc"]).map(|path| Beneath::read(Path::new(path)));
+    let devices = DEVICES.iter().map(|path| Beneath::open(Path::new(path), device()));
+    let system: Vec<_> = each.chain(devices).flatten().collect();
+    let rules = ruleset(system.iter().chain(own.iter().copied()), network).map_err(io::Error::other)?;
+    rules.restrict_self().map(drop).map_err(io::Error::other)
+}
+
+fn ruleset<'a>(
+    all: impl Iterator<Item = &'a Beneath>,
+    network: bool,
+) -> Result<RulesetCreated, landlock::RulesetError> {
+    let mut rules = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?;
+    if !network {
+        rules = rules.handle_access(AccessNet::from_all(NEWEST))?;
+    }
+    let beneath = all.map(|Beneath { place, access, .. }| {
+        Ok::<PathBeneath<BorrowedFd<'_>>, landlock::RulesetError>(PathBeneath::new(place.as_fd(), *access))
+    });
+    rules.create()?.add_rules(beneath)
 }
 
 /// The folder at the root that contains the file; none where that is a link, and so names another.

@@ -3,19 +3,23 @@
 //! The child is made as by vfork(2): it shares the server's memory until it is another program, and the
 //! thread that made it waits. So nothing of a large address space is copied; and the child may do nothing but
 //! system calls on what was laid out for it, since any lock may be held by another thread. What it is
-//! confined by belongs to it alone: credentials, rules, limits and descriptors are a process's own even where
-//! memory is shared.
+//! confined by belongs to it alone: credentials, rules and limits are a process's own even where memory is shared.
+//!
+//! It shares the server's descriptors too, of which there may be many, and takes only the lowest of them along: those
+//! that its streams are put to for it. To copy all of them, and to close the copies, is what a start would spend most of
+//! its time with.
 
 use std::{
     ffi::CStr,
     io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     ptr,
+    sync::{Arc, OnceLock},
 };
 
 use rustix::{
     fs::{Mode, OFlags},
-    io::Errno,
+    io::{DupFlags, Errno},
     process::{Pid, Resource, Rlimit, Signal},
     thread::{Gid, Uid},
 };
@@ -31,7 +35,7 @@ pub struct Plan<'a> {
     pub image: &'a Image,
     /// Its working folder.
     pub folder: &'a CStr,
-    /// Its standard input, output and error, none of them below 3.
+    /// Its standard input, output and error.
     pub streams: [BorrowedFd<'a>; 3],
     /// Its limits.
     pub limits: &'a [(Resource, Rlimit)],
@@ -52,24 +56,45 @@ pub struct Plan<'a> {
 /// What is known of a child that did not become the program.
 struct Attempt<'a> {
     plan: &'a Plan<'a>,
+    /// Where its streams are.
+    streams: [libc::c_int; 3],
+    /// Signals that may be handled otherwise than by default, a bit for each.
+    signals: u64,
     /// Set by the child.
     problem: Option<Errno>,
 }
 
-/// A stack for children, one at a time.
-pub struct Stack {
+/// What children begin with, one at a time.
+pub struct Cradle {
+    /// Their stack.
     bottom: *mut libc::c_void,
+    /// Descriptors that are nothing's between two starts.
+    slots: [OwnedFd; 3],
+    /// What they then are.
+    nothing: Arc<OwnedFd>,
+    signals: u64,
 }
 
 // SAFETY: the memory is this value's own and is used only by who holds it exclusively.
-unsafe impl Send for Stack {}
+unsafe impl Send for Cradle {}
 
-impl Stack {
-    /// Makes one.
+impl Cradle {
+    /// Makes so many. Each takes descriptors as low as there are, and a start copies what is below them.
     ///
     /// # Errors
-    /// When there is no memory.
-    pub fn new() -> io::Result<Self> {
+    /// When there is no memory, or no descriptors.
+    pub fn make(count: usize) -> io::Result<Vec<Self>> {
+        let open = || rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+        let nothing = Arc::new(open()?);
+        let signals = signals();
+        let make = |_| {
+            let slots = [open()?, open()?, open()?];
+            Ok(Self { bottom: Self::stack()?, slots, nothing: nothing.clone(), signals })
+        };
+        (0..count).map(make).collect()
+    }
+
+    fn stack() -> io::Result<*mut libc::c_void> {
         // SAFETY: a fresh private mapping, which aliases nothing.
         let bottom = unsafe {
             libc::mmap(
@@ -86,7 +111,15 @@ impl Stack {
         }
         // SAFETY: the lowest page of the mapping just made: whoever runs over the end faults there.
         unsafe { libc::mprotect(bottom, rustix::param::page_size(), libc::PROT_NONE) };
-        Ok(Self { bottom })
+        Ok(bottom)
+    }
+
+    /// Puts these into the slots.
+    fn put(&mut self, ends: [BorrowedFd<'_>; 3]) -> io::Result<()> {
+        for (slot, end) in self.slots.iter_mut().zip(ends) {
+            rustix::io::dup3(end, slot, DupFlags::CLOEXEC)?;
+        }
+        Ok(())
     }
 
     /// Starts the program; gives it, and a descriptor of it that is readable when it has ended.
@@ -94,9 +127,11 @@ impl Stack {
     /// # Errors
     /// When there can be no process, or it could not become the program.
     pub fn spawn(&mut self, plan: &Plan<'_>) -> io::Result<(Pid, OwnedFd)> {
-        let mut attempt = Attempt { plan, problem: None };
+        self.put(plan.streams)?;
+        let streams = self.slots.each_ref().map(AsRawFd::as_raw_fd);
+        let mut attempt = Attempt { plan, streams, signals: self.signals, problem: None };
         let mut handle: libc::c_int = -1;
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+        let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
         let blocked = Blocked::all();
         // SAFETY: the stack is valid, ours, and grows down from its end; `attempt` and `handle` outlive the
         // child's use of them, as the kernel holds this thread until the child has left this memory. Signals
@@ -114,6 +149,9 @@ impl Stack {
         };
         let failed = io::Error::last_os_error();
         drop(blocked);
+        let nothing = self.nothing.clone();
+        // Or the pipes would stay open. It can't fail: all of them are open.
+        let _ = self.put([nothing.as_fd(); 3]);
         let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else { return Err(failed) };
         // SAFETY: the kernel has just opened it for us.
         let handle = unsafe { OwnedFd::from_raw_fd(handle) };
@@ -123,7 +161,7 @@ impl Stack {
     }
 }
 
-impl Drop for Stack {
+impl Drop for Cradle {
     fn drop(&mut self) {
         // SAFETY: mapped by `new` with this size, and no child is on it.
         unsafe { libc::munmap(self.bottom, STACK_BYTES) };
@@ -156,7 +194,7 @@ impl Drop for Blocked {
 extern "C" fn begin(attempt: *mut libc::c_void) -> libc::c_int {
     // SAFETY: what `spawn` passed, whose thread waits.
     let attempt = unsafe { &mut *attempt.cast::<Attempt<'_>>() };
-    let Err(problem) = become_program(attempt.plan);
+    let Err(problem) = become_program(attempt.plan, attempt.streams, attempt.signals);
     attempt.problem = Some(problem);
     // SAFETY: ends this process alone, with nothing of the server's run.
     unsafe { libc::_exit(127) }
@@ -165,25 +203,22 @@ extern "C" fn begin(attempt: *mut libc::c_void) -> libc::c_int {
 /// What never is: the program goes on instead.
 enum Never {}
 
-fn become_program(plan: &Plan<'_>) -> Result<Never, Errno> {
-    default_signals();
+fn become_program(plan: &Plan<'_>, streams: [libc::c_int; 3], signals: u64) -> Result<Never, Errno> {
+    default_signals(signals);
     rustix::process::setsid()?;
     for group in plan.groups {
         // Zero is whoever writes.
         rustix::io::write(group, b"0")?;
     }
-    for (stream, number) in plan.streams.iter().zip(0..) {
-        // SAFETY: the three numbers are nobody's in this process, whose descriptors are a copy.
-        if unsafe { libc::dup2(stream.as_raw_fd(), number) } < 0 {
-            return Err(errno());
-        }
+    // Before the limit of open files, which the server may be above.
+    if let Some(rules) = plan.rules.filter(|_| plan.own_proc) {
+        allow_own_proc(rules)?;
     }
     rustix::process::chdir(plan.folder)?;
     for (resource, limit) in plan.limits {
         rustix::process::setrlimit(*resource, *limit)?;
     }
     if let Some((uid, gid)) = plan.user {
-        rustix::thread::set_thread_groups(&[])?;
         rustix::thread::set_thread_res_gid(gid, gid, gid)?;
         rustix::thread::set_thread_res_uid(uid, uid, uid)?;
     }
@@ -198,12 +233,9 @@ fn become_program(plan: &Plan<'_>) -> Result<Never, Errno> {
         drop_capabilities()?;
     }
     if let Some(rules) = plan.rules {
-        if plan.own_proc {
-            allow_own_proc(rules)?;
-        }
         restrict(rules)?;
     }
-    close_on_exec()?;
+    take_descriptors(streams)?;
     unblock_signals();
     Err(plan.image.exec())
 }
@@ -216,15 +248,37 @@ fn done(result: libc::c_long) -> Result<(), Errno> {
     if result == 0 { Ok(()) } else { Err(errno()) }
 }
 
+/// The signals that this process may not leave to their defaults: all standard ones, with those that C libraries keep
+/// for themselves; and of the others, which it never handles, what it was started to ignore.
+fn signals() -> u64 {
+    const STANDARD: u64 = (1 << 34) - 1;
+    static OTHERS: OnceLock<u64> = OnceLock::new();
+    let uncatchable = [libc::SIGKILL, libc::SIGSTOP].map(bit).into_iter().fold(0, std::ops::BitOr::bitor);
+    let others = OTHERS.get_or_init(|| (35..=64).filter(|signal| !is_default(*signal)).map(bit).sum());
+    STANDARD & !uncatchable | others
+}
+
+fn bit(signal: libc::c_int) -> u64 {
+    1 << (signal - 1)
+}
+
+fn is_default(signal: libc::c_int) -> bool {
+    // The kernel's layout begins with what handles it, on every architecture of ours.
+    let mut action = [0_u64; 8];
+    // SAFETY: the kernel writes a struct that is smaller than `action`, and reads nothing.
+    let asked =
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, ptr::null::<u64>(), action.as_mut_ptr(), 8_usize) };
+    asked == 0 && action.first() == Some(&0)
+}
+
 /// What the server ignores, because of how it was itself started, a program must not ignore too; and what it
 /// handles must not be handled in the child.
-fn default_signals() {
+fn default_signals(signals: u64) {
     // Zeros are SIG_DFL with no flags and an empty mask, in the kernel's layout on every architecture;
     // that of libc keeps some numbers for itself and would leave those ignored.
     let action = [0_u64; 8];
-    for signal in 1..=64_i32 {
-        // SAFETY: the kernel reads a struct that is smaller than `action`, and writes nothing. Numbers that
-        // can't be set (SIGKILL and SIGSTOP) are refused, which is no harm.
+    for signal in (1..=64_i32).filter(|signal| signals & bit(*signal) != 0) {
+        // SAFETY: the kernel reads a struct that is smaller than `action`, and writes nothing.
         unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), ptr::null_mut::<u64>(), 8_usize) };
     }
 }
@@ -266,10 +320,22 @@ fn restrict(rules: BorrowedFd<'_>) -> Result<(), Errno> {
     done(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0_u32) })
 }
 
-/// Closes at exec whatever is open beyond the three standard descriptors, whoever opened it.
-fn close_on_exec() -> Result<(), Errno> {
+/// Gives this process descriptors of its own: its streams, and nothing else of what is open in the server, whoever
+/// opened it.
+fn take_descriptors(streams: [libc::c_int; 3]) -> Result<(), Errno> {
+    let [input, output, errors] = streams;
+    let first = input.max(output).max(errors) + 1;
+    // What is below is copied and the rest is not, which the server goes on with.
     // SAFETY: a system call on plain numbers, which touches no memory.
-    done(unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) })
+    done(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE) })?;
+    for (stream, number) in streams.into_iter().zip(0..) {
+        // SAFETY: the descriptors are this process's alone from here on.
+        if unsafe { libc::dup2(stream, number) } < 0 {
+            return Err(errno());
+        }
+    }
+    // SAFETY: as above.
+    done(unsafe { libc::syscall(libc::SYS_close_range, 3, first, 0) })
 }
 
 /// The version of Landlock that the kernel has; 0 where it has none.
@@ -285,7 +351,8 @@ pub fn own_peak() -> u64 {
     // SAFETY: an all-zero rusage is a valid one: it holds numbers only; the kernel fills it.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        // The peak is the process's all the same, and the time of its other threads is not added up.
+        libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage);
         usage
     };
     u64::try_from(usage.ru_maxrss).unwrap_or_default().saturating_mul(1024)

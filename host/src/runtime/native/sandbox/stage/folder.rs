@@ -13,7 +13,7 @@ use rustix::{
     mount::{MountFlags, UnmountFlags},
 };
 
-use crate::runtime::native::folders::MOST_FILES;
+use crate::runtime::native::{folders::MOST_FILES, sandbox::landlock::Rules};
 
 /// Linux 6.13: a file's time of change is then another one after each change that follows a look at it. Before, two
 /// changes within some milliseconds can have the same.
@@ -27,6 +27,8 @@ pub struct Folder {
     bytes: u64,
     /// None where it can't be told whether it was touched.
     fresh: Option<Fresh>,
+    /// What the last program was under that had it: no other folder may be written to by those.
+    pub rules: Option<Rules>,
 }
 
 /// How its top stood before anybody could touch it.
@@ -64,7 +66,7 @@ impl Folder {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
         super::mount("tmpfs", path, flags, &options).inspect_err(|_| drop(std::fs::remove_dir(path)))?;
         let fresh = if has_fine_times() { Fresh::look(path).ok() } else { None };
-        Ok(Self { path: path.to_owned(), user, bytes, fresh })
+        Ok(Self { path: path.to_owned(), user, bytes, fresh, rules: None })
     }
 
     /// Where it is, seen from inside.
@@ -87,7 +89,7 @@ impl Folder {
 
     /// Removes it, with all in it. To be called inside.
     pub fn remove(self) {
-        drop(self.fresh);
+        drop((self.fresh, self.rules));
         // Whoever still has a file of it open holds that alone, and nobody finds it any more.
         let gone = rustix::mount::unmount(&self.path, UnmountFlags::DETACH).map_err(io::Error::from);
         if let Err(error) = gone.and_then(|()| std::fs::remove_dir(&self.path)) {
