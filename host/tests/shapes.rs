@@ -118,16 +118,18 @@ async fn a_module_that_names_its_world_runs_as_a_component() {
     let server = Server::start("");
     for name in ["module", "module-preview1"] {
         server.push(&format!("{name}.wasm")).await;
-        let (status, body) = server.run(name, json!("well")).await;
+        let (status, body) = server.run(name, json!("\"well\"")).await;
         assert_eq!((status, &body["result"]), (StatusCode::OK, &json!("well")), "{body}");
         assert_eq!(lines(&body, "stdout"), ["a line of 4 bytes"]);
 
-        let (_, body) = server.run(name, json!("panic")).await;
+        let (_, body) = server.run(name, json!("\"panic\"")).await;
         assert_eq!(body["code"], "function_trapped", "{body}");
-        let told = lines(&body, "stderr").join("\n");
+        let id = body["invocationId"].as_str().expect("an id");
+        let (_, call) = server.get(&format!("/api/invocations/{id}")).await;
+        let told = lines(&call, "stderr").join("\n");
         assert!(told.contains("panicked at modules/src/lib.rs") && told.contains("deliberately"), "{told}");
     }
-    let module = zip(&[("bare.wasm", b"\0asm\x01\0\0\0".as_slice())]);
+    let module = zip(&[("bare.wasm", b"\0asm\x01\0\0\0")]);
     let (status, body) = server.push_zip("functionName=bare&lane=dev&type=dll", module).await;
     assert_eq!((status, &body["code"]), (StatusCode::BAD_REQUEST, &json!("invalid_package")), "{body}");
     assert!(body["detail"].as_str().is_some_and(|said| said.contains("the types of its world")), "{body}");

@@ -141,7 +141,7 @@ async fn refusals_name_what_is_wrong() {
     assert!(body["code"] == "invalid_package" && body["detail"].to_string().contains("execute"), "{body}");
     let (_, body) = push("functionName=x&lane=dev", zipped("imports-unknown.wasm")).await;
     assert_eq!(body["code"], "invalid_package", "{body}");
-    let (_, body) = push("functionName=x&lane=dev", zipped("core-module.wasm")).await;
+    let (_, body) = push("functionName=x&lane=dev", zip(&[("x.wasm", b"\0asm\x01\0\0\0")])).await;
     assert!(body["code"] == "invalid_package" && body["detail"].to_string().contains("component"), "{body}");
     let (_, body) = push("functionName=x&lane=dev&colour=red", zipped("echo.wasm")).await;
     assert!(body["code"] == "invalid_request" && body["detail"].to_string().contains("colour"), "{body}");

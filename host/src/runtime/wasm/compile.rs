@@ -45,7 +45,8 @@ pub fn compile(input: &Path, output: &Path) -> Result<Abi, CompileError> {
     let failed = |error: wasmtime::Error| CompileError::Host(format!("{error:#}"));
     let unsuitable = |error: wasmtime::Error| CompileError::Unsuitable(format!("{error:#}"));
     let bytes = std::fs::read(input).map_err(|error| CompileError::Host(format!("cannot read it: {error}")))?;
-    let bytes = if bytes.starts_with(MODULE) { componentized(&bytes)?.into() } else { Cow::Borrowed(&*bytes) };
+    let is_module = bytes.starts_with(MODULE);
+    let bytes = if is_module { componentized(&bytes)?.into() } else { Cow::Borrowed(&*bytes) };
     let abi = Abi::of(&bytes);
     let engine = wasmtime::Engine::new(&settings(abi)).map_err(failed)?;
     let component =
@@ -53,7 +54,8 @@ pub fn compile(input: &Path, output: &Path) -> Result<Abi, CompileError> {
     check_execute(&engine, &component)?;
     let shapes = shapes(&component);
     if shapes.is_empty() {
-        return Err(CompileError::Unsuitable(shapeless(&engine, &component)));
+        let cause = shapeless(&engine, &component);
+        return Err(if is_module { no_component(&cause) } else { CompileError::Unsuitable(cause) });
     }
     let linked = linker(&engine, abi).map_err(failed)?.instantiate_pre(&component).map_err(unsuitable)?;
     for shape in shapes {
@@ -84,13 +86,6 @@ fn exports(shape: Shape) -> &'static [&'static str] {
 /// A component made of a core module: a command line of WASI preview 1, or a module that says in itself which world it is
 /// of, as those do that are made with the bindings of wit-bindgen.
 fn componentized(module: &[u8]) -> Result<Vec<u8>, CompileError> {
-    let refused = |error: &dyn std::fmt::Display| {
-        CompileError::Unsuitable(format!(
-            "it is a core WebAssembly module, of which a component can be made only where it is a command line of WASI \
-             preview 1 with an export '_start', or holds the types of its world as the bindings of wit-bindgen do: \
-             {error}; build it for the target wasm32-wasip2, or make it a component with 'wasm-tools component new'"
-        ))
-    };
     let encoder = ComponentEncoder::default().module(module);
     let adapter = Preview1::of(module).adapter();
     let encoder = match adapter {
@@ -98,7 +93,16 @@ fn componentized(module: &[u8]) -> Result<Vec<u8>, CompileError> {
         None => encoder,
     };
     let encoded = encoder.and_then(|encoder| encoder.validate(true).encode());
-    encoded.map_err(|error| refused(&format!("{error:#}")))
+    encoded.map_err(|error| no_component(&format!("{error:#}")))
+}
+
+/// Why no component could be made of a core module.
+fn no_component(cause: &str) -> CompileError {
+    CompileError::Unsuitable(format!(
+        "it is a core WebAssembly module, of which a component can be made only where it is a command line of WASI preview \
+         1 with an export '_start', or holds the types of its world as the bindings of wit-bindgen do: {cause}; build it \
+         for the target wasm32-wasip2, or make it a component with 'wasm-tools component new'"
+    ))
 }
 
 /// How a core module uses WASI preview 1.
