@@ -14,9 +14,7 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -36,6 +34,7 @@ mod admission;
 mod journal;
 mod live;
 mod tail;
+mod work;
 
 pub use admission::Admission;
 use admission::{AtCapacity, Permit};
@@ -44,6 +43,7 @@ use live::Register;
 pub use live::{Ended, Live, sealed};
 use tail::Mirrors;
 pub use tail::{Expired, Heard, Tail};
+use work::Work;
 
 /// Why a call has no result.
 #[derive(Debug, thiserror::Error)]
@@ -202,13 +202,13 @@ impl Invoker {
     /// its end so wakes at once; where that is dropped, it goes on without.
     pub async fn call(&self, invocation: Invocation) -> Arc<Live> {
         let (live, work) = self.prepare(invocation, None);
-        Attended { services: &self.shared.parts.services, work: Some(work) }.await;
+        work.attended(&self.shared.parts.services).await;
         live
     }
 
     fn start_with(&self, invocation: Invocation, exchange: Option<Arc<Exchange>>) -> Arc<Live> {
         let (live, work) = self.prepare(invocation, exchange);
-        start_here(&self.shared.parts.services, work);
+        work.start_here(&self.shared.parts.services);
         live
     }
 
@@ -218,7 +218,7 @@ impl Invoker {
         self.shared.register.insert(live.clone());
         let (shared, run) = (self.shared.clone(), live.clone());
         let tracked = self.shared.runs.track_future(async move { shared.invoke(invocation, exchange, run).await });
-        (live, Box::pin(tracked))
+        (live, Work::new(tracked))
     }
 
     /// Finds out whether a call can be begun at all, and then starts it and writes its row, so that it
@@ -351,51 +351,6 @@ pub enum DetachedError {
     /// It could not be written down.
     #[error(transparent)]
     Database(#[from] DatabaseError),
-}
-
-/// The whole of a call.
-type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// A call in the task of its caller. What it opens belongs to `services`, where it goes on when this is dropped.
-struct Attended<'a> {
-    services: &'a tokio::runtime::Handle,
-    /// None when it has ended.
-    work: Option<Work>,
-}
-
-impl Future for Attended<'_> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let Some(mut work) = self.work.take() else { return Poll::Ready(()) };
-        let entered = self.services.enter();
-        let polled = work.as_mut().poll(context);
-        drop(entered);
-        if polled.is_pending() {
-            self.work = Some(work);
-        }
-        polled
-    }
-}
-
-impl Drop for Attended<'_> {
-    fn drop(&mut self) {
-        if let Some(work) = self.work.take() {
-            self.services.spawn(work);
-        }
-    }
-}
-
-/// Does the first part of `work` on this thread, up to where it has to wait, and what is left on
-/// `services`: a short call that has all it needs never changes threads. It may hold the thread for at
-/// most an epoch's tick, when a guest yields.
-fn start_here(services: &tokio::runtime::Handle, mut work: Work) {
-    // What it opens belongs to the services' reactor, not to that of the thread it happens to begin on.
-    let entered = services.enter();
-    if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-        drop(entered);
-        services.spawn(work);
-    }
 }
 
 fn check_type(invocation: &Invocation, function: &FunctionRef) -> Result<(), InvokeError> {
