@@ -27,7 +27,7 @@ use self::{
     landlock::{Beneath, Files},
     seats::Seats,
     stage::{Folder, Stage},
-    syscalls::Allowed,
+    syscalls::{Allowed, Filters},
 };
 use super::{
     Call, Executable, Settings,
@@ -44,7 +44,7 @@ pub mod groups;
 pub mod landlock;
 mod seats;
 pub mod stage;
-mod syscalls;
+pub mod syscalls;
 
 pub use seats::Seat;
 
@@ -116,16 +116,17 @@ impl Sandbox {
         let same_user = stage.is_none();
         let grants: Vec<_> = grants.iter().map(|grant| Granted::open(grant, !same_user)).collect::<Result<_, _>>()?;
         let (files, filters) =
-            if confined { found.kernel(stage.as_deref(), same_user).map_err(host)? } else { (None, None) };
+            if confined { found.kernel(stage.as_deref(), same_user).map_err(host)? } else { Default::default() };
         let groups = if confined { found.groups(config) } else { None };
         if !confined {
             found.shortfalls.push("programs are not confined: sandbox.programs is \"off\"".into());
         }
+        let born = groups.as_ref().is_some_and(Groups::has_birthplaces);
         let seats = Seats::new(stage.as_ref().map(|_| users), groups);
         let missing = found.missing;
         let refusal = (config.programs == Strictness::Required && !missing.is_empty()).then(|| missing.join("; "));
         found.shortfalls.extend(missing);
-        let [offline, online] = filters.unwrap_or_default();
+        let [offline, online] = filters;
         let folders = match &stage {
             Some(stage) => stage.folders(),
             None => (packages.canonicalize().map_err(host)?, root.path().to_owned()),
@@ -136,6 +137,7 @@ impl Sandbox {
             folders: Some(folders.clone()),
             granted: granted.clone(),
             filters,
+            born,
             private_network: stage.is_some() && !network,
             confined,
             staged: stage.is_some(),
@@ -404,8 +406,6 @@ struct Found {
     shortfalls: Vec<String>,
 }
 
-type Filters = [Vec<seccompiler::BpfProgram>; 2];
-
 impl Found {
     fn stage(&mut self, packages: &Path, root: &Root, users: &Range<u64>) -> Option<Arc<Stage>> {
         let why = if rustix::process::geteuid().is_root() && !are_mapped(users) {
@@ -425,7 +425,7 @@ impl Found {
         None
     }
 
-    fn kernel(&mut self, stage: Option<&Stage>, same_user: bool) -> io::Result<(Option<Arc<Files>>, Option<Filters>)> {
+    fn kernel(&mut self, stage: Option<&Stage>, same_user: bool) -> io::Result<(Option<Arc<Files>>, [Filters; 2])> {
         let version = super::spawner::landlock_version();
         let files = if version == 0 {
             self.missing.push("the kernel has no Landlock, or it is not enabled".into());
@@ -448,10 +448,10 @@ impl Found {
         };
         let filters = |network| syscalls::filters(Allowed { network, ownership: !same_user });
         let filters = match (filters(false), filters(true)) {
-            (Ok(offline), Ok(online)) => Some([offline, online]),
+            (Ok(offline), Ok(online)) => [offline, online],
             (Err(error), _) | (_, Err(error)) => {
                 self.missing.push(format!("no filter of system calls: {error}"));
-                None
+                Default::default()
             }
         };
         Ok((files, filters))

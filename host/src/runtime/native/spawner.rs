@@ -39,9 +39,11 @@ use self::{child::Plan, image::Image};
 use super::sandbox::{
     groups::Group,
     landlock::{self, Beneath, Files, Id, Rules},
+    syscalls::Filters,
 };
 
 mod child;
+mod clone;
 mod image;
 
 pub use child::{Cradle, landlock_version};
@@ -105,7 +107,9 @@ pub struct Profile {
     /// What any program was granted.
     pub granted: Vec<Arc<[Beneath]>>,
     /// Filters of system calls.
-    pub filters: Vec<BpfProgram>,
+    pub filters: Filters,
+    /// Whether programs are born in control groups, which their thread needs clone3(2) for.
+    pub born: bool,
     /// Whether they are in a network of their own, with nothing in it.
     pub private_network: bool,
     /// Whether they are confined at all.
@@ -144,7 +148,13 @@ impl Profile {
             let granted = self.granted.iter().flat_map(|granted| granted.iter());
             landlock::put_on(&own.iter().chain(granted).collect::<Vec<_>>(), self.network)?;
         }
-        self.filters.iter().try_for_each(|filter| seccompiler::apply_filter(filter)).map_err(io::Error::other)
+        let filters = self.filters.most.iter().chain(self.filters.clone3.as_ref().filter(|_| !self.born));
+        filters.map(Vec::as_slice).try_for_each(seccompiler::apply_filter).map_err(io::Error::other)
+    }
+
+    /// The filter that each program is under besides.
+    fn own_filter(&self) -> Option<&BpfProgram> {
+        self.filters.clone3.as_ref().filter(|_| self.born)
     }
 }
 
@@ -361,9 +371,11 @@ fn try_spawn(profile: &Profile, spec: &Spec, cradle: &mut Cradle, rules: &mut Op
         limits: &limits,
         server: rustix::process::getpid(),
         groups: spec.group.as_ref().map_or(&[], |group| group.joins()),
+        birthplace: spec.group.as_ref().and_then(|group| group.birthplace()),
         user,
         rules: rules.as_ref().map(AsFd::as_fd),
         own_proc: !profile.staged,
+        filter: profile.own_filter(),
         confined: profile.confined,
     };
     match cradle.spawn(&plan) {

@@ -64,6 +64,12 @@ impl Groups {
             .collect()
     }
 
+    /// Whether its groups have a [birthplace](Group::birthplace).
+    #[must_use]
+    pub fn has_birthplaces(&self) -> bool {
+        self.hierarchies.iter().any(|hierarchy| hierarchy.unified)
+    }
+
     /// The group of a seat. Not to be made on a thread that starts programs: its rules let it write nothing here but
     /// what was opened before.
     ///
@@ -78,11 +84,16 @@ impl Groups {
                 _ => {}
             }
             let members = folder.join("cgroup.procs");
+            let open = |path: &Path, access| rustix::fs::open(path, access | OFlags::CLOEXEC, Mode::empty());
             // The one thread that a process begins with is all of it. Moving a thread that is the one who asks takes
             // no lock that all forks on the machine hold, so a program that forks without end delays no other's
-            // start; moving a process does, and the second version knows nothing else.
-            let join = if hierarchy.unified { members.clone() } else { folder.join("tasks") };
-            group.joins.push(rustix::fs::open(&join, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?);
+            // start; moving a process does, and waits for all processors besides.
+            if hierarchy.unified {
+                let join = open(&members, OFlags::WRONLY)?;
+                group.birthplace = Some(Birthplace { folder: open(&folder, OFlags::PATH | OFlags::DIRECTORY)?, join });
+            } else {
+                group.joins.push(open(&folder.join("tasks"), OFlags::WRONLY)?);
+            }
             if hierarchy.has(Kind::Processes) {
                 let most = Control::write(&folder.join("pids.max"))?;
                 bound_processes(&most, self.bounds.processes)?;
@@ -138,6 +149,7 @@ impl Drop for Groups {
 #[derive(Debug, Default)]
 pub struct Group {
     joins: Vec<OwnedFd>,
+    birthplace: Option<Birthplace>,
     members: Option<PathBuf>,
     /// The end of its path, which no other group has: `/`, the server's, `/`, its own.
     path: String,
@@ -160,6 +172,16 @@ pub struct Group {
     most_processes: u64,
 }
 
+/// A group of the second version, which a process can be born in (`CLONE_INTO_CGROUP`, Linux 5.7).
+#[derive(Debug)]
+pub struct Birthplace {
+    /// Its folder.
+    pub folder: OwnedFd,
+    /// The file that a process writes itself into where it was born elsewhere. That takes 15 ms and more of a machine
+    /// that has not done so just before: the kernel lets every processor pass a point where none is forking.
+    pub join: OwnedFd,
+}
+
 /// Where memory is bound and counted.
 #[derive(Debug)]
 struct Memory {
@@ -167,7 +189,7 @@ struct Memory {
     /// The limit of memory and swap together, which the first version has where it counts swap.
     both: Option<Control>,
     now: Control,
-    /// Can be set back; the second version's can't by all kernels.
+    /// Can be set back; the second version's since Linux 6.12, which refuses to open it for writing before.
     peak: Option<Control>,
     /// Where it is counted that the kernel ended a process.
     events: Control,
@@ -184,7 +206,7 @@ impl Memory {
                 limit: Control::write(&file("memory.max"))?,
                 both: None,
                 now: Control::read(&file("memory.current"))?,
-                peak: None,
+                peak: Control::write(&file("memory.peak")).ok(),
                 events: Control::read(&file("memory.events"))?,
             });
         }
@@ -238,10 +260,16 @@ pub struct Taken {
 }
 
 impl Group {
-    /// The files that a process writes itself into.
+    /// The files that a process writes itself into, beside the [birthplace](Self::birthplace).
     #[must_use]
     pub fn joins(&self) -> &[OwnedFd] {
         &self.joins
+    }
+
+    /// The group that a process is to be born in.
+    #[must_use]
+    pub fn birthplace(&self) -> Option<&Birthplace> {
+        self.birthplace.as_ref()
     }
 
     /// Begins a call in it.

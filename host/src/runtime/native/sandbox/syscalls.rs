@@ -4,8 +4,9 @@
 //! where a library counts on it is a failure that nobody understands. What is refused acts on the machine, on
 //! other processes, or on objects of the kernel that would outlive the call.
 //!
-//! The filter is put on the thread that starts programs, which needs none of this itself, and costs a start
-//! nothing, as children inherit it.
+//! The filters are put on the thread that starts programs, which needs none of this itself, and cost a start
+//! nothing, as children inherit them. But clone3(2) is what a program is born in a control group by, where those are
+//! of the second version.
 
 use std::collections::BTreeMap;
 
@@ -154,11 +155,20 @@ pub struct Allowed {
     pub ownership: bool,
 }
 
-/// The filters, to be installed one after the other. A call of another architecture ends its process.
+/// Filters, to be installed one after the other.
+#[derive(Debug, Default, Clone)]
+pub struct Filters {
+    /// All but one.
+    pub most: Vec<BpfProgram>,
+    /// The one against clone3(2).
+    pub clone3: Option<BpfProgram>,
+}
+
+/// The filters. A call of another architecture ends its process.
 ///
 /// # Errors
 /// When the library knows no filters for this machine, or would not compile them.
-pub fn filters(allowed: Allowed) -> Result<Vec<BpfProgram>, seccompiler::Error> {
+pub fn filters(allowed: Allowed) -> Result<Filters, seccompiler::Error> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     let filter = |rules, errno: i32| -> Result<BpfProgram, seccompiler::Error> {
         let refuse = SeccompAction::Errno(errno.unsigned_abs());
@@ -166,11 +176,11 @@ pub fn filters(allowed: Allowed) -> Result<Vec<BpfProgram>, seccompiler::Error> 
     };
     // Its flags are in memory, where no filter looks: C libraries take clone(2) then.
     let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    let mut filters = vec![filter(refused(allowed)?, libc::EPERM)?, filter(unknown, libc::ENOSYS)?];
+    let mut most = vec![filter(refused(allowed)?, libc::EPERM)?];
     if cfg!(target_arch = "x86_64") {
-        filters.push(without_x32());
+        most.push(without_x32());
     }
-    Ok(filters)
+    Ok(Filters { most, clone3: Some(filter(unknown, libc::ENOSYS)?) })
 }
 
 fn refused(allowed: Allowed) -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError> {
@@ -224,8 +234,9 @@ mod tests {
     #[test]
     fn the_kernel_takes_no_longer_filters_than_these() {
         for (network, ownership) in [(false, false), (false, true), (true, false), (true, true)] {
-            let filters = filters(Allowed { network, ownership }).expect("they compile");
-            assert!(filters.iter().all(|filter| (1..4096).contains(&filter.len())), "BPF_MAXINSNS");
+            let Filters { most, clone3 } = filters(Allowed { network, ownership }).expect("they compile");
+            assert!(clone3.is_some());
+            assert!(most.iter().chain(&clone3).all(|filter| (1..4096).contains(&filter.len())), "BPF_MAXINSNS");
         }
     }
 }

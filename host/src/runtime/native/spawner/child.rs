@@ -12,7 +12,7 @@
 use std::{
     ffi::CStr,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     ptr,
     sync::{Arc, OnceLock},
 };
@@ -23,8 +23,13 @@ use rustix::{
     process::{Pid, Resource, Rlimit, Signal},
     thread::{Gid, Uid},
 };
+use seccompiler::BpfProgram;
 
-use super::image::Image;
+use super::{
+    clone::{self, Stack},
+    image::Image,
+};
+use crate::runtime::native::sandbox::groups::Birthplace;
 
 /// The stack of a child until it is another program, in bytes. What it calls is not deep.
 const STACK_BYTES: usize = 256 * 1024;
@@ -43,12 +48,16 @@ pub struct Plan<'a> {
     pub server: Pid,
     /// The files of the groups that it joins, by which it does.
     pub groups: &'a [OwnedFd],
+    /// The group that it is born in.
+    pub birthplace: Option<&'a Birthplace>,
     /// The user and group that it becomes.
     pub user: Option<(Uid, Gid)>,
     /// The rules that it is under.
     pub rules: Option<BorrowedFd<'a>>,
     /// Whether those are to let it read its own folder in `/proc`.
     pub own_proc: bool,
+    /// A filter of system calls that it is under and its thread is not.
+    pub filter: Option<&'a BpfProgram>,
     /// Whether it gives up all capabilities.
     pub confined: bool,
 }
@@ -60,6 +69,8 @@ struct Attempt<'a> {
     streams: [libc::c_int; 3],
     /// Signals that may be handled otherwise than by default, a bit for each.
     signals: u64,
+    /// The file of the group that it is to be in and was not born in.
+    join: Option<BorrowedFd<'a>>,
     /// Set by the child.
     problem: Option<Errno>,
 }
@@ -129,32 +140,25 @@ impl Cradle {
     pub fn spawn(&mut self, plan: &Plan<'_>) -> io::Result<(Pid, OwnedFd)> {
         self.put(plan.streams)?;
         let streams = self.slots.each_ref().map(AsRawFd::as_raw_fd);
-        let mut attempt = Attempt { plan, streams, signals: self.signals, problem: None };
-        let mut handle: libc::c_int = -1;
-        let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+        let birthplace = plan.birthplace;
+        let mut attempt = Attempt { plan, streams, signals: self.signals, join: None, problem: None };
+        let stack = Stack { bottom: self.bottom, bytes: STACK_BYTES };
         let blocked = Blocked::all();
-        // SAFETY: the stack is valid, ours, and grows down from its end; `attempt` and `handle` outlive the
-        // child's use of them, as the kernel holds this thread until the child has left this memory. Signals
-        // are blocked, so no handler of the server runs in the child on the server's memory.
-        let pid = unsafe {
-            libc::clone(
-                begin,
-                self.bottom.byte_add(STACK_BYTES),
-                flags,
-                (&raw mut attempt).cast(),
-                &raw mut handle,
-                ptr::null_mut::<libc::c_void>(),
-                ptr::null_mut::<libc::pid_t>(),
-            )
-        };
-        let failed = io::Error::last_os_error();
+        // SAFETY: the stack is valid and ours; `attempt` outlives the child's use of it, as the kernel holds this
+        // thread until the child has left this memory. Signals are blocked, so no handler of the server runs in
+        // the child on the server's memory.
+        let made =
+            unsafe { clone::child(&stack, birthplace.map(|it| it.folder.as_fd()), begin, (&raw mut attempt).cast()) };
+        let made = made.unwrap_or_else(|| {
+            attempt.join = birthplace.map(|it| it.join.as_fd());
+            // SAFETY: as above.
+            unsafe { clone::child_anywhere(&stack, begin, (&raw mut attempt).cast()) }
+        });
         drop(blocked);
         let nothing = self.nothing.clone();
         // Or the pipes would stay open. It can't fail: all of them are open.
         let _ = self.put([nothing.as_fd(); 3]);
-        let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else { return Err(failed) };
-        // SAFETY: the kernel has just opened it for us.
-        let handle = unsafe { OwnedFd::from_raw_fd(handle) };
+        let (pid, handle) = made?;
         let Some(problem) = attempt.problem else { return Ok((pid, handle)) };
         let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
         Err(problem.into())
@@ -194,7 +198,7 @@ impl Drop for Blocked {
 extern "C" fn begin(attempt: *mut libc::c_void) -> libc::c_int {
     // SAFETY: what `spawn` passed, whose thread waits.
     let attempt = unsafe { &mut *attempt.cast::<Attempt<'_>>() };
-    let Err(problem) = become_program(attempt.plan, attempt.streams, attempt.signals);
+    let Err(problem) = become_program(attempt);
     attempt.problem = Some(problem);
     // SAFETY: ends this process alone, with nothing of the server's run.
     unsafe { libc::_exit(127) }
@@ -203,10 +207,11 @@ extern "C" fn begin(attempt: *mut libc::c_void) -> libc::c_int {
 /// What never is: the program goes on instead.
 enum Never {}
 
-fn become_program(plan: &Plan<'_>, streams: [libc::c_int; 3], signals: u64) -> Result<Never, Errno> {
+fn become_program(attempt: &Attempt<'_>) -> Result<Never, Errno> {
+    let Attempt { plan, streams, signals, join, .. } = *attempt;
     default_signals(signals);
     rustix::process::setsid()?;
-    for group in plan.groups {
+    for group in plan.groups.iter().map(AsFd::as_fd).chain(join) {
         // Zero is whoever writes.
         rustix::io::write(group, b"0")?;
     }
@@ -236,6 +241,10 @@ fn become_program(plan: &Plan<'_>, streams: [libc::c_int; 3], signals: u64) -> R
         restrict(rules)?;
     }
     take_descriptors(streams)?;
+    if let Some(filter) = plan.filter {
+        // Where it fails it has asked the kernel for just that.
+        seccompiler::apply_filter(filter).map_err(|_| errno())?;
+    }
     unblock_signals();
     Err(plan.image.exec())
 }
