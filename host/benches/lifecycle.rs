@@ -11,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -96,15 +97,22 @@ fn other(number: usize) -> Result<FunctionRef, Failure> {
 
 /// What a function costs that has not run since the server started, and many of them.
 fn many(folder: &Path) -> Result<(), Failure> {
-    let component = folder.join("variant.wasm");
     let functions = std::env::var("SHARPFAAS_BENCH_FUNCTIONS").map_or(Ok(FUNCTIONS), |number| number.parse())?;
     let name = |number: usize| format!("variant-{number}");
     {
         let server = Served::sharpfaas(&[], folder)?;
-        for number in 0..functions {
-            variant(number, &component)?;
-            push(&server, &name(number), &component)?;
-        }
+        let pushers = thread::available_parallelism().map_or(1, usize::from);
+        let pushed = |first: usize| -> Result<(), Failure> {
+            (first..functions).step_by(pushers).try_for_each(|number| {
+                let component = folder.join(format!("variant-{first}.wasm"));
+                variant(number, &component)?;
+                push(&server, &name(number), &component)
+            })
+        };
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..pushers).map(|first| scope.spawn(move || pushed(first))).collect();
+            threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err("a push panicked".into())))
+        })?;
     }
     let server = Served::sharpfaas(&[], folder)?;
     let mut client = Client::connect(&server.address)?;
@@ -157,19 +165,19 @@ fn large_push(folder: &Path) -> Result<(), Failure> {
 struct Peak {
     highest: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<()>,
+    thread: thread::JoinHandle<()>,
 }
 
 impl Peak {
     fn watch(pid: u32) -> Self {
         let (highest, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (seen, stopped) = (highest.clone(), stop.clone());
-        let thread = std::thread::spawn(move || {
+        let thread = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 for child in children(pid) {
                     seen.fetch_max(high_water(child).unwrap_or(0), Ordering::Relaxed);
                 }
-                std::thread::sleep(Duration::from_millis(5));
+                thread::sleep(Duration::from_millis(5));
             }
         });
         Self { highest, stop, thread }

@@ -309,10 +309,13 @@ impl Sandbox {
     }
 
     /// Gives the seat of a call free, and removes its folder, unless it was not touched. `gone`: all its processes are;
-    /// where that is not certain, the folder is not used again, whatever it looks like.
+    /// where that is not certain, the folder is not used again, whatever it looks like, and the seat only when they are.
     pub fn clear(&self, place: Place, gone: bool) -> impl Future<Output = ()> + Send + 'static {
         let (reply, cleared) = tokio::sync::oneshot::channel();
         let Place { mut seat, memory, folder, .. } = place;
+        if !gone {
+            seat.doubt();
+        }
         let clear = move |seat| {
             // The seat's memory is the folder's too, where that is in memory.
             drop(seat);

@@ -7,7 +7,7 @@
 
 use std::{
     fs, io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -89,8 +89,12 @@ impl Groups {
             // no lock that all forks on the machine hold, so a program that forks without end delays no other's
             // start; moving a process does, and waits for all processors besides.
             if hierarchy.unified {
-                let join = open(&members, OFlags::WRONLY)?;
-                group.birthplace = Some(Birthplace { folder: open(&folder, OFlags::PATH | OFlags::DIRECTORY)?, join });
+                group.unified = Some(Unified {
+                    folder: open(&folder, OFlags::PATH | OFlags::DIRECTORY)?,
+                    join: open(&members, OFlags::WRONLY)?,
+                    path: folder.clone(),
+                    struck: AtomicBool::new(false),
+                });
             } else {
                 group.joins.push(open(&folder.join("tasks"), OFlags::WRONLY)?);
             }
@@ -106,9 +110,6 @@ impl Groups {
             }
             if hierarchy.has(Kind::Cpu) {
                 self.bound_cpu(&folder, hierarchy.unified)?;
-            }
-            if hierarchy.unified {
-                group.unified = Some(folder.clone());
             }
             if hierarchy.unified || hierarchy.has(Kind::Accounting) {
                 let name = if hierarchy.unified { "cpu.stat" } else { "cpuacct.usage" };
@@ -149,7 +150,6 @@ impl Drop for Groups {
 #[derive(Debug, Default)]
 pub struct Group {
     joins: Vec<OwnedFd>,
-    birthplace: Option<Birthplace>,
     members: Option<PathBuf>,
     /// The end of its path, which no other group has: `/`, the server's, `/`, its own.
     path: String,
@@ -157,7 +157,7 @@ pub struct Group {
     processes: Option<Processes>,
     /// Where processor time is counted, and whether it is of the second version.
     time: Option<(Control, bool)>,
-    unified: Option<PathBuf>,
+    unified: Option<Unified>,
     /// Whether it may have no more processes, because those in it are being ended.
     closed: AtomicBool,
     /// How many it had been refused by then: those after it say nothing of the call.
@@ -173,13 +173,24 @@ pub struct Group {
 }
 
 /// A group of the second version, which a process can be born in (`CLONE_INTO_CGROUP`, Linux 5.7).
-#[derive(Debug)]
-pub struct Birthplace {
-    /// Its folder.
-    pub folder: OwnedFd,
+#[derive(Debug, Clone, Copy)]
+pub struct Birthplace<'a> {
+    /// Its folder; none where the kernel would end whoever is born there.
+    pub folder: Option<BorrowedFd<'a>>,
     /// The file that a process writes itself into where it was born elsewhere. That takes 15 ms and more of a machine
     /// that has not done so just before: the kernel lets every processor pass a point where none is forking.
-    pub join: OwnedFd,
+    pub join: BorrowedFd<'a>,
+}
+
+/// What is of the second version.
+#[derive(Debug)]
+struct Unified {
+    path: PathBuf,
+    folder: OwnedFd,
+    join: OwnedFd,
+    /// Whether all in it were ended at one stroke. Of those who are born there afterwards some kernels (6.18 among them)
+    /// end each at once: they compare how often that was done there with how often where the parent is.
+    struck: AtomicBool,
 }
 
 /// Where memory is bound and counted.
@@ -268,8 +279,11 @@ impl Group {
 
     /// The group that a process is to be born in.
     #[must_use]
-    pub fn birthplace(&self) -> Option<&Birthplace> {
-        self.birthplace.as_ref()
+    pub fn birthplace(&self) -> Option<Birthplace<'_>> {
+        self.unified.as_ref().map(|unified| {
+            let folder = (!unified.struck.load(Ordering::Relaxed)).then(|| unified.folder.as_fd());
+            Birthplace { folder, join: unified.join.as_fd() }
+        })
     }
 
     /// Begins a call in it.
@@ -347,15 +361,23 @@ impl Group {
         memory.peak.is_some() && processes.now.number() == Some(1) && given_back()
     }
 
-    /// Ends all of them at one stroke where the kernel can (Linux 5.14); else one by one, while there can be no more
-    /// of them.
+    /// Ends all of them: one by one, while there can be no more of them; where those can't be bound, at one stroke if the
+    /// kernel can (Linux 5.14).
     pub fn kill(&self) {
-        if self.unified.as_ref().is_some_and(|folder| fs::write(folder.join("cgroup.kill"), "1").is_ok()) {
-            return;
-        }
-        if let Some(processes) = self.processes.as_ref().filter(|_| !self.closed.swap(true, Ordering::Relaxed)) {
-            self.refused.store(processes.refusals(), Ordering::Relaxed);
-            let _ = bound_processes(&processes.most, 0);
+        match (&self.processes, &self.unified) {
+            (Some(processes), _) => {
+                if !self.closed.swap(true, Ordering::Relaxed) {
+                    self.refused.store(processes.refusals(), Ordering::Relaxed);
+                    let _ = bound_processes(&processes.most, 0);
+                }
+            }
+            (None, Some(unified)) => {
+                unified.struck.store(true, Ordering::Relaxed);
+                if fs::write(unified.path.join("cgroup.kill"), "1").is_ok() {
+                    return;
+                }
+            }
+            (None, None) => {}
         }
         for member in self.members() {
             let _ = rustix::process::kill_process(member, Signal::KILL);

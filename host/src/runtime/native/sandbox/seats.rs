@@ -24,6 +24,8 @@ pub struct Seats {
 struct Free {
     /// Seats that were used. The last first, which is the one whose memory is warm.
     used: Vec<Place>,
+    /// Seats whose last call was given up before all its processes were gone.
+    doubtful: Vec<Place>,
     /// How many there are in all.
     made: u32,
 }
@@ -36,10 +38,19 @@ struct Place {
     folder: Option<Folder>,
 }
 
-/// A seat, taken; free again when it is dropped, which must be after the last process of its call is gone.
+impl Place {
+    /// Whether nobody ends processes in its group any more.
+    fn is_left(&self) -> bool {
+        self.group.as_ref().is_none_or(|group| Arc::strong_count(group) == 1)
+    }
+}
+
+/// A seat, taken; free again when it is dropped, which must be after the last process of its call is gone, or be said
+/// to be [doubtful](Self::doubt).
 #[derive(Debug)]
 pub struct Seat {
     seats: Arc<Seats>,
+    doubtful: bool,
     /// Always there until the drop.
     place: Option<Place>,
 }
@@ -59,6 +70,9 @@ impl Seats {
     pub fn take(self: &Arc<Self>) -> io::Result<Seat> {
         let (used, number) = {
             let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+            let settled = free.doubtful.iter().position(Place::is_left);
+            let settled = settled.map(|at| free.doubtful.swap_remove(at));
+            free.used.extend(settled);
             match free.used.pop() {
                 Some(place) => (Some(place), 0),
                 None => {
@@ -68,7 +82,7 @@ impl Seats {
             }
         };
         let place = used.unwrap_or(Place { number, group: None, folder: None });
-        let mut seat = Seat { seats: self.clone(), place: Some(place) };
+        let mut seat = Seat { seats: self.clone(), doubtful: false, place: Some(place) };
         if let (Some(groups), Some(place)) = (&self.groups, &mut seat.place)
             && place.group.is_none()
         {
@@ -111,6 +125,12 @@ impl Seat {
         }
     }
 
+    /// Says that processes of its call may be left. Nobody gets it as long as those are being ended: that ends whoever is
+    /// in its group.
+    pub fn doubt(&mut self) {
+        self.doubtful = true;
+    }
+
     /// Its group.
     #[must_use]
     pub fn group(&self) -> Option<&Arc<Group>> {
@@ -121,7 +141,33 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
-            self.seats.free.lock().unwrap_or_else(PoisonError::into_inner).used.push(place);
+            let mut free = self.seats.free.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.doubtful && !place.is_left() { free.doubtful.push(place) } else { free.used.push(place) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::native::sandbox::groups::Bounds;
+
+    #[test]
+    fn a_seat_whose_processes_may_be_left_is_nobodys_until_they_are_gone() {
+        let Some(groups) = Groups::make(Bounds { processes: 16, cpu_percent: 0 }) else {
+            // The kernel lets us have none here, which the sandbox says.
+            return;
+        };
+        let seats = Seats::new(None, Some(groups));
+        let number = |seat: &Seat| seat.place.as_ref().expect("taken").number;
+        let mut seat = seats.take().expect("a seat");
+        let ended_by = seat.group().expect("its group").clone();
+        assert_eq!(number(&seat), 0);
+        seat.doubt();
+        drop(seat);
+        let other = seats.take().expect("another seat");
+        assert_eq!(number(&other), 1, "the first is still being ended");
+        drop(ended_by);
+        assert_eq!(number(&seats.take().expect("the first seat")), 0);
     }
 }

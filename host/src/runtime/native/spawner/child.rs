@@ -49,7 +49,7 @@ pub struct Plan<'a> {
     /// The files of the groups that it joins, by which it does.
     pub groups: &'a [OwnedFd],
     /// The group that it is born in.
-    pub birthplace: Option<&'a Birthplace>,
+    pub birthplace: Option<Birthplace<'a>>,
     /// The user and group that it becomes.
     pub user: Option<(Uid, Gid)>,
     /// The rules that it is under.
@@ -140,19 +140,24 @@ impl Cradle {
     pub fn spawn(&mut self, plan: &Plan<'_>) -> io::Result<(Pid, OwnedFd)> {
         self.put(plan.streams)?;
         let streams = self.slots.each_ref().map(AsRawFd::as_raw_fd);
-        let birthplace = plan.birthplace;
         let mut attempt = Attempt { plan, streams, signals: self.signals, join: None, problem: None };
         let stack = Stack { bottom: self.bottom, bytes: STACK_BYTES };
         let blocked = Blocked::all();
         // SAFETY: the stack is valid and ours; `attempt` outlives the child's use of it, as the kernel holds this
         // thread until the child has left this memory. Signals are blocked, so no handler of the server runs in
         // the child on the server's memory.
-        let made =
-            unsafe { clone::child(&stack, birthplace.map(|it| it.folder.as_fd()), begin, (&raw mut attempt).cast()) };
+        let make = |folder, attempt: &mut Attempt<'_>| unsafe {
+            clone::child(&stack, folder, begin, ptr::from_mut(attempt).cast())
+        };
+        let made = match plan.birthplace {
+            None => make(None, &mut attempt),
+            Some(Birthplace { folder: Some(folder), .. }) => make(Some(folder), &mut attempt),
+            Some(_) => None,
+        };
         let made = made.unwrap_or_else(|| {
-            attempt.join = birthplace.map(|it| it.join.as_fd());
+            attempt.join = plan.birthplace.map(|birthplace| birthplace.join);
             // SAFETY: as above.
-            unsafe { clone::child_anywhere(&stack, begin, (&raw mut attempt).cast()) }
+            unsafe { clone::child_anywhere(&stack, begin, ptr::from_mut(&mut attempt).cast()) }
         });
         drop(blocked);
         let nothing = self.nothing.clone();
