@@ -316,8 +316,7 @@ async fn follow(
     }
     let _ = call.usage.set(remains.usage());
     let ended = Ended { remains, baseline, file_bytes: inner.sandbox.folder_bytes() };
-    // The keeper has a status only when it has found all of them gone.
-    (Ok(ending::outcome(cause, &ended, &capture, call)), remains.status.is_some())
+    (Ok(ending::outcome(cause, &ended, &capture, call)), remains.gone)
 }
 
 /// A program's ends, in the hands of tokio.

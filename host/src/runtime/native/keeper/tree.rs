@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustix::{
-    process::{Pid, PidfdFlags, Signal, WaitOptions},
+    process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions},
     time::ClockId,
 };
 use tokio::sync::oneshot;
@@ -51,6 +51,8 @@ pub enum Excess {
 pub struct Remains {
     /// How its program ended; `None` when it hangs in the kernel, or was reaped behind our back.
     pub status: Option<ExitStatus>,
+    /// Whether all processes of the call are known to be gone.
+    pub gone: bool,
     /// The most memory that all its processes were seen to take at one time, in bytes.
     pub sampled_peak: u64,
     /// The most memory that one of them took, as the kernel counts: with what the server itself had
@@ -297,7 +299,7 @@ impl Tree {
             && let Some(reply) = ending.reply.take()
         {
             tracing::error!(invocation = %self.id, program = %main, "the kernel does not let a killed process go");
-            let _ = reply.send(Remains { sampled_peak: self.peak, ..Remains::default() });
+            let _ = reply.send(Remains { status: status(main), sampled_peak: self.peak, ..Remains::default() });
         }
         self.ending = Some(ending);
         false
@@ -330,6 +332,15 @@ pub fn reap(pid: Pid) {
     let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
 }
 
+/// How a child has ended that is not to be reaped yet; `None` while it runs.
+fn status(child: Pid) -> Option<ExitStatus> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let ended = rustix::process::waitid(WaitId::Pid(child), options).ok()??;
+    // As wait(2) has them.
+    let raw = ended.exit_status().map_or_else(|| ended.terminating_signal(), |code| Some((code & 0xff) << 8))?;
+    Some(ExitStatus::from_raw(raw))
+}
+
 /// Reaps a child that has ended: its status, and what it took. `None` while it runs; no status when it is no
 /// child of ours any more.
 pub fn reap_with_usage(pid: Pid) -> Option<Remains> {
@@ -345,9 +356,38 @@ pub fn reap_with_usage(pid: Pid) -> Option<Remains> {
         _ if reaped < 0 => Some(Remains::default()),
         _ => Some(Remains {
             status: Some(ExitStatus::from_raw(status)),
+            gone: true,
             counted_peak: number(usage.ru_maxrss).saturating_mul(1024),
             reaped_cpu_us: microseconds(usage.ru_utime) + microseconds(usage.ru_stime),
             ..Remains::default()
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn how_a_child_ended_can_be_known_before_it_is_reaped() {
+        for (script, code, signal) in
+            [("exit 0", Some(0), None), ("exit 77", Some(77), None), ("kill -9 $$", None, Some(9))]
+        {
+            let mut child = Command::new("/bin/sh").args(["-c", script]).spawn().expect("a shell");
+            let pid = Pid::from_child(&child);
+            rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).expect("it ends");
+            let before = status(pid).expect("it has ended");
+            assert_eq!((before.code(), before.signal()), (code, signal), "{script}");
+            let reaped = reap_with_usage(pid).expect("it has ended");
+            assert!(reaped.gone);
+            assert_eq!(reaped.status, Some(before), "{script}");
+            assert!(child.wait().is_err(), "it is reaped");
+        }
+        let mut running = Command::new("/bin/sleep").arg("60").spawn().expect("sleep");
+        assert_eq!(status(Pid::from_child(&running)), None);
+        running.kill().expect("ours");
+        running.wait().expect("ended");
     }
 }
