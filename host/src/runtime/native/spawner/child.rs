@@ -143,21 +143,15 @@ impl Cradle {
         let mut attempt = Attempt { plan, streams, signals: self.signals, join: None, problem: None };
         let stack = Stack { bottom: self.bottom, bytes: STACK_BYTES };
         let blocked = Blocked::all();
+        let with = (&raw mut attempt).cast();
         // SAFETY: the stack is valid and ours; `attempt` outlives the child's use of it, as the kernel holds this
         // thread until the child has left this memory. Signals are blocked, so no handler of the server runs in
         // the child on the server's memory.
-        let make = |folder, attempt: &mut Attempt<'_>| unsafe {
-            clone::child(&stack, folder, begin, ptr::from_mut(attempt).cast())
-        };
-        let made = match plan.birthplace {
-            None => make(None, &mut attempt),
-            Some(Birthplace { folder: Some(folder), .. }) => make(Some(folder), &mut attempt),
-            Some(_) => None,
-        };
-        let made = made.unwrap_or_else(|| {
+        let born = |folder| unsafe { clone::child_in(folder, &stack, begin, with) };
+        let made = plan.birthplace.and_then(|birthplace| birthplace.folder).and_then(born).unwrap_or_else(|| {
             attempt.join = plan.birthplace.map(|birthplace| birthplace.join);
             // SAFETY: as above.
-            unsafe { clone::child_anywhere(&stack, begin, ptr::from_mut(&mut attempt).cast()) }
+            unsafe { clone::child(&stack, begin, (&raw mut attempt).cast()) }
         });
         drop(blocked);
         let nothing = self.nothing.clone();

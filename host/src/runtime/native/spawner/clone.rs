@@ -1,7 +1,6 @@
 //! Making a process that shares this one's memory and descriptors until it is another program.
 //!
-//! By clone3(2) where that is to be had, since only it lets a process be born in a control group; the C library has no
-//! function for it. Else by clone(2).
+//! By clone3(2) into a control group, which nothing else can; the C library has no function for it. Else by clone(2).
 
 use std::{
     ffi::{c_int, c_long, c_void},
@@ -36,21 +35,18 @@ const FLAGS: c_int = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_VFORK | li
 /// The stack is valid, and nobody else's until the child has left this memory. `begin` may be called with `with`, on this
 /// process's memory while all its other threads go on, and never returns. No handler of a signal may be called in the child.
 #[cfg(target_arch = "x86_64")]
-pub unsafe fn child(stack: &Stack, group: Option<BorrowedFd<'_>>, begin: Begin, with: *mut c_void) -> Option<Made> {
+pub unsafe fn child_in(group: BorrowedFd<'_>, stack: &Stack, begin: Begin, with: *mut c_void) -> Option<Made> {
     // What the C library's headers say does not fit the type that they say it has.
     const INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut handle: c_int = -1;
     // SAFETY: zeros are a valid one: it holds numbers only.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = FLAGS.cast_unsigned().into();
+    arguments.flags = u64::from(FLAGS.cast_unsigned()) | INTO_CGROUP;
     arguments.pidfd = (&raw mut handle).addr() as u64;
     arguments.exit_signal = libc::SIGCHLD.cast_unsigned().into();
     arguments.stack = stack.bottom.addr() as u64;
     arguments.stack_size = stack.bytes as u64;
-    if let Some(group) = group {
-        arguments.flags |= INTO_CGROUP;
-        arguments.cgroup = group.as_raw_fd().cast_unsigned().into();
-    }
+    arguments.cgroup = group.as_raw_fd().cast_unsigned().into();
     let result: c_long;
     // SAFETY: the kernel reads the arguments and writes the handle, and both live here. To this thread it is a system call,
     // which changes no registers but these. The child goes on with the same registers at the end of its own stack, which
@@ -89,15 +85,15 @@ pub unsafe fn child(stack: &Stack, group: Option<BorrowedFd<'_>>, begin: Begin, 
 /// # Safety
 /// None needed.
 #[cfg(not(target_arch = "x86_64"))]
-pub unsafe fn child(_: &Stack, _: Option<BorrowedFd<'_>>, _: Begin, _: *mut c_void) -> Option<Made> {
+pub unsafe fn child_in(_: BorrowedFd<'_>, _: &Stack, _: Begin, _: *mut c_void) -> Option<Made> {
     None
 }
 
 /// Makes a child that begins in `begin` with `with`, in the control groups of this process.
 ///
 /// # Safety
-/// As for [`child`].
-pub unsafe fn child_anywhere(stack: &Stack, begin: Begin, with: *mut c_void) -> Made {
+/// As for [`child_in`].
+pub unsafe fn child(stack: &Stack, begin: Begin, with: *mut c_void) -> Made {
     let mut handle: c_int = -1;
     let (flags, nothing) = (FLAGS | libc::SIGCHLD, ptr::null_mut::<c_void>());
     // SAFETY: the caller's promise; the stack grows down from its end, and the handle lives here.
@@ -165,13 +161,10 @@ mod tests {
     fn a_child_is_where_it_was_born_and_tells_by_the_same_memory() {
         let ours = fs::read_to_string("/proc/self/cgroup").expect("our groups");
         // SAFETY: the stack is the child's alone while its parent waits, and `tell` does not return.
-        assert_eq!(child_tells(|stack, with| unsafe { child_anywhere(stack, tell, with) }), ours);
+        assert_eq!(child_tells(|stack, with| unsafe { child(stack, tell, with) }), ours);
         if !cfg!(target_arch = "x86_64") {
             return;
         }
-        // SAFETY: as above.
-        let without_group = |stack: &Stack, with| unsafe { child(stack, None, tell, with) }.expect("clone3 is there");
-        assert_eq!(child_tells(without_group), ours);
         let made = unified().map(|root| root.join(format!("born-{}", std::process::id())));
         let Some(folder) = made.filter(|folder| fs::create_dir(folder).is_ok()) else {
             // There are no such groups here, or this may make none.
@@ -179,7 +172,7 @@ mod tests {
         };
         let group = rustix::fs::open(&folder, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).expect("the group");
         // SAFETY: as above.
-        let born = |stack: &Stack, with| unsafe { child(stack, Some(group.as_fd()), tell, with) }.expect("Linux 5.7");
+        let born = |stack: &Stack, with| unsafe { child_in(group.as_fd(), stack, tell, with) }.expect("Linux 5.7");
         let told = child_tells(born);
         drop(group);
         fs::remove_dir(&folder).expect("nobody is left in it");
