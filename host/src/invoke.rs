@@ -34,6 +34,7 @@ mod admission;
 mod journal;
 mod live;
 mod tail;
+mod turn;
 mod work;
 
 pub use admission::Admission;
@@ -43,6 +44,7 @@ use live::Register;
 pub use live::{Ended, Live, sealed};
 use tail::Mirrors;
 pub use tail::{Expired, Heard, Tail};
+pub use turn::turn;
 use work::Work;
 
 /// Why a call has no result.
@@ -200,9 +202,12 @@ impl Invoker {
 
     /// Makes a call for a caller who waits for its end, which is then in the handle. It goes on in the caller's task, whom
     /// its end so wakes at once; where that is dropped, it goes on without.
+    /// With the callers whose tasks are ready on the same thread it goes in step: see [`turn`].
     pub async fn call(&self, invocation: Invocation) -> Arc<Live> {
+        turn().await;
         let (live, work) = self.prepare(invocation, None);
         work.attended(&self.shared.parts.services).await;
+        turn().await;
         live
     }
 

@@ -40,7 +40,7 @@ use super::{
 };
 use crate::{
     function::{ErrorCode, FunctionName, FunctionRef, Invocation, InvocationId, Lane, Selector, Shape},
-    invoke::Live,
+    invoke::{Live, turn},
     runtime::exchange::{AnswerBody, BodyPiece, BodySender, BrokenOff, Exchange},
     security::Verb,
 };
@@ -150,9 +150,11 @@ async fn called(
     let payload = body::read(request, body, services.limits().payload_bytes, pace).await?;
     let payload = String::from_utf8(payload.into())
         .map_err(|_| Problem::new(ErrorCode::InvalidPayload, "the payload must be UTF-8 text"))?;
+    turn().await;
     let live = services.invoker().start(Invocation { payload, parameters, ..invocation(caller, function) });
     let _leaving = Leaving(Some(live.clone()));
     let end = present(Socket::of(request), &live, live.wait()).await?;
+    turn().await;
     let result = end.result.as_ref().map_err(|error| failed(&live, error))?;
     let (json, kind) = (result.json(), "application/json");
     // A text that is no JSON by itself is not quoted here.
@@ -181,6 +183,7 @@ async fn handled(
         asked.headers_mut().insert(http::header::TE, http::HeaderValue::from_static("trailers"));
     }
     let (exchange, sender, answered) = Exchange::new(asked, secure);
+    turn().await;
     let live = services.invoker().start_exchange(invocation(caller, function), exchange);
     let leaving = Leaving(Some(live.clone()));
     let (feeding, refused) = (live.clone(), Rc::new(Cell::new(None)));
@@ -196,6 +199,7 @@ async fn handled(
         }
     });
     let answer = answer.await?;
+    turn().await;
     if let Some(problem) = refused.take() {
         return Err(problem.of(live.id));
     }
