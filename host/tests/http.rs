@@ -231,12 +231,33 @@ async fn trailers_that_are_none_or_too_many_are_refused() {
             (format!("x: {}\r\n", "y".repeat(16 * 1024)), "100 fields of 16384 bytes"),
             ("no field\r\n".to_owned(), "must be a field"),
         ] {
-            let told = all(server.url.trim_start_matches("http://"), &in_chunks("/behind", CLOSE, &behind)).await;
-            let [(400, problem)] = &answers(&told)[..] else { panic!("{told}") };
-            assert_eq!(problem["code"], "invalid_request", "{problem}");
-            assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(said)), "{problem}");
-            let call = server.ended(problem["invocationId"].as_str().expect("an id")).await;
-            assert_eq!(call["status"], "cancelled", "{call}");
+            let address = server.url.trim_start_matches("http://");
+            let refused = |told: &str| {
+                let [(400, problem)] = &answers(told)[..] else { panic!("{told}") };
+                assert_eq!(problem["code"], "invalid_request", "{problem}");
+                assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(said)), "{problem}");
+                problem["invocationId"].as_str().map(str::to_owned)
+            };
+            let request = in_chunks("/behind", CLOSE, &behind);
+            let mut ids = vec![refused(&all(address, &request).await)];
+            // Behind a body that came long before.
+            let (body, behind) = request.split_at(request.find(&behind).expect("they are there"));
+            let mut socket = TcpStream::connect(address).await.expect("a connection");
+            socket.write_all(body.as_bytes()).await.expect("sent");
+            server.call_when_of("http", "running").await;
+            socket.write_all(behind.as_bytes()).await.expect("sent");
+            let mut told = String::new();
+            tokio::time::timeout(PATIENCE, socket.read_to_string(&mut told))
+                .await
+                .expect("in time")
+                .expect("an answer");
+            let late = refused(&told);
+            assert!(late.is_some(), "{told}");
+            ids.push(late);
+            // Where the call had begun, it is ended.
+            for id in ids.iter().flatten() {
+                assert_eq!(server.ended(id).await["status"], "cancelled");
+            }
         }
         // What never looks at them does not care.
         let server = Server::start("");

@@ -5,7 +5,7 @@
 //! turn, within the limits, in history. Whoever hangs up ends it.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, OnceCell},
     future::ready,
     pin::{Pin, pin},
     rc::Rc,
@@ -24,7 +24,7 @@ use actix_web::{
     rt, web,
 };
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, poll};
 use http_body::Frame;
 use tokio::time::{Interval, interval};
 use tokio_util::task::AbortOnDropHandle;
@@ -169,7 +169,7 @@ async fn called(
 /// The request as it is, to a component that handles it.
 async fn handled(
     request: &HttpRequest,
-    mut body: web::Payload,
+    body: web::Payload,
     services: &Services,
     caller: &Caller,
     target: &Target,
@@ -183,13 +183,20 @@ async fn handled(
         asked.headers_mut().insert(http::header::TE, http::HeaderValue::from_static("trailers"));
     }
     let (exchange, sender, answered) = Exchange::new(asked, secure);
+    let behind = request.extensions_mut().remove::<Behind>();
+    let fed = Rc::new(Fed::default());
+    let mut feeding = Box::pin(feed(body, behind, sender, fed.clone()));
     turn().await;
+    // A guest that finds all that it asks for need not wait, and change threads: what has come goes before it.
+    let is_fed = poll!(&mut feeding).is_ready();
+    if let Some(problem) = fed.refused.take() {
+        return Err(problem);
+    }
     let live = services.invoker().start_exchange(invocation(caller, function), exchange);
     let leaving = Leaving(Some(live.clone()));
-    let (feeding, refused) = (live.clone(), Rc::new(Cell::new(None)));
-    let (behind, refusing) = (request.extensions_mut().remove::<Behind>(), refused.clone());
-    let feeding = async move { feed(&mut body, behind, sender, &feeding, &refusing).await };
-    let feed = AbortOnDropHandle::new(rt::spawn(feeding));
+    // It was empty.
+    let _ = fed.live.set(live.clone());
+    let feed = (!is_fed).then(|| AbortOnDropHandle::new(rt::spawn(feeding)));
     let socket = Socket::of(request);
     let answer = present(socket, &live, async {
         tokio::select! {
@@ -200,7 +207,7 @@ async fn handled(
     });
     let answer = answer.await?;
     turn().await;
-    if let Some(problem) = refused.take() {
+    if let Some(problem) = fed.refused.take() {
         return Err(problem.of(live.id));
     }
     let answer = match answer {
@@ -248,22 +255,35 @@ fn failed(live: &Live, error: &crate::invoke::InvokeError) -> Problem {
     Problem::new(error.code(), live.detail_for_caller(error)).of(live.id)
 }
 
+/// What is known while a body is sent on.
+#[derive(Default)]
+struct Fed {
+    /// The call, once it has begun.
+    live: OnceCell<Arc<Live>>,
+    /// Why it can't go on.
+    refused: Cell<Option<Problem>>,
+}
+
+impl Fed {
+    /// Ends the call, where it has begun; else it won't.
+    async fn refuse(&self, problem: Problem) {
+        self.refused.set(Some(problem));
+        if let Some(live) = self.live.get() {
+            live.cancel.cancel();
+            live.wait().await;
+        }
+    }
+}
+
 /// Sends the body on as it comes, and the fields behind it. What breaks it off ends the call, and so does what can't be
-/// passed on, for the reason that `refused` gets.
-async fn feed(
-    body: &mut web::Payload,
-    behind: Option<Behind>,
-    to: BodySender,
-    live: &Live,
-    refused: &Cell<Option<Problem>>,
-) {
+/// passed on.
+async fn feed(mut body: web::Payload, behind: Option<Behind>, to: BodySender, fed: Rc<Fed>) {
     let mut length = 0;
     while let Some(piece) = body.next().await {
-        let Ok(piece) = piece else {
-            live.cancel.cancel();
-            // It ends without it, too.
-            let _ = to.send(Err(BrokenOff)).await;
-            return;
+        let piece = match piece {
+            Ok(piece) => piece,
+            // The guest hears of no end that seems good before it is ended.
+            Err(error) => return fed.refuse(Problem::invalid(format!("the body did not arrive whole: {error}"))).await,
         };
         length += piece.len() as u64;
         if to.send(Ok(Frame::data(piece))).await.is_err() {
@@ -278,12 +298,8 @@ async fn feed(
                 let _ = to.send(Ok(Frame::trailers(fields))).await;
             }
         }
-        Err(problem) => {
-            refused.set(Some(problem));
-            live.cancel.cancel();
-            // The body must not seem to end well.
-            live.wait().await;
-        }
+        // The body must not seem to end well.
+        Err(problem) => fed.refuse(problem).await,
     }
 }
 
@@ -331,7 +347,7 @@ struct Answering {
     leaving: Leaving,
     /// Whether its body is not sent: then it need not be as long as the head says.
     head: bool,
-    _feed: AbortOnDropHandle<()>,
+    _feed: Option<AbortOnDropHandle<()>>,
     socket: Option<Socket>,
     look: Interval,
 }
