@@ -309,7 +309,7 @@ impl Invoker {
 
     /// The name of this server in history.
     #[must_use]
-    pub fn node(&self) -> &str {
+    pub fn node(&self) -> &Arc<str> {
         &self.shared.parts.node
     }
 

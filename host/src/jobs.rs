@@ -178,7 +178,7 @@ impl Jobs {
         let (ended, endings) = mpsc::unbounded_channel();
         let (entering, entries) = mpsc::channel(enqueue::WAITING);
         let shared = Arc::new(Shared {
-            node: invoker.node().into(),
+            node: invoker.node().clone(),
             database,
             invoker,
             catalog,

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     function::{CallerId, ErrorCode, FunctionType, OutputLine, Status},
-    invoke::{Live, sealed},
+    invoke::{Live, sealed, turn},
 };
 
 /// A call that succeeded.
@@ -91,6 +91,8 @@ pub async fn run(
     services: Services,
     caller: Caller,
 ) -> Result<HttpResponse, Problem> {
+    // The web server looks for the body once this waits: then all of it may be there, and no clock need run for it.
+    turn().await;
     let (fields, payload) = fields(&request, body, &services).await?;
     let invocation = call::invocation(fields, payload, &services, &caller).await?;
     if !wants_async(request.headers()) {

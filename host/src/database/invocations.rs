@@ -3,7 +3,7 @@
 //! A row is written when a call is accepted, or only when it has ended; each write carries the whole row.
 //! Writes may come twice or out of order, so a row that has ended stays as it is.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use sea_orm::{
@@ -55,7 +55,7 @@ pub struct InvocationRow {
     /// How many lines it had printed before those: the number of the first of them.
     pub output_skipped: u64,
     /// The server that runs it.
-    pub node: String,
+    pub node: Arc<str>,
     /// Whether somebody asked for its end. Writing a row that exists leaves this as it is:
     /// [`Database::request_cancel`] sets it.
     pub cancel_requested: bool,
@@ -234,13 +234,16 @@ fn not_succeeded() -> Expr {
 
 /// Each call once, as a statement may not touch a row twice: its end, or else its last row.
 fn last_of_each(rows: &[InvocationRow]) -> Vec<&InvocationRow> {
-    let mut last: HashMap<InvocationId, &InvocationRow> = HashMap::with_capacity(rows.len());
-    for row in rows {
-        last.entry(row.id).and_modify(|kept| *kept = if kept.status.is_end() { kept } else { row }).or_insert(row);
-    }
-    let mut last: Vec<_> = last.into_values().collect();
-    // In one order everywhere, so that writers don't wait for each other in a circle.
-    last.sort_unstable_by_key(|row| row.id);
+    let mut last: Vec<_> = rows.iter().collect();
+    // In one order everywhere, so that writers don't wait for each other in a circle. As they come they are almost in it.
+    last.sort_by_key(|row| row.id);
+    last.dedup_by(|next, kept| {
+        let is_same = next.id == kept.id;
+        if is_same && !kept.status.is_end() {
+            *kept = next;
+        }
+        is_same
+    });
     last
 }
 
@@ -260,7 +263,7 @@ fn from_model(row: invocation::Model) -> Result<InvocationRow, DbErr> {
         result: row.result.map(Into::into),
         output: output.into_iter().map(Arc::new).collect(),
         output_skipped: unsigned("skipped", row.output_skipped)?,
-        node: row.node,
+        node: row.node.into(),
         cancel_requested: row.cancel_requested,
         created_at: time(row.created_at)?,
         started_at: row.started_at.map(time).transpose()?,

@@ -172,13 +172,13 @@ impl Live {
 
     /// The call as history keeps it, as it stands now; what it printed is in it when it has ended.
     #[must_use]
-    pub fn row(&self, node: &str) -> InvocationRow {
+    pub fn row(&self, node: &Arc<str>) -> InvocationRow {
         self.row_with(node, Printed::OnceEnded, self.seal(false))
     }
 
     /// As [`row`](Self::row), without what it printed: for who followed it, its caller or another.
     #[must_use]
-    pub fn row_without_output(&self, node: &str, for_caller: bool) -> InvocationRow {
+    pub fn row_without_output(&self, node: &Arc<str>, for_caller: bool) -> InvocationRow {
         self.row_with(node, Printed::Never, self.seal(for_caller))
     }
 
@@ -196,11 +196,11 @@ impl Live {
     }
 
     /// As [`row`](Self::row), with what it has printed so far.
-    pub(super) fn row_so_far(&self, node: &str) -> InvocationRow {
+    pub(super) fn row_so_far(&self, node: &Arc<str>) -> InvocationRow {
         self.row_with(node, Printed::Always, self.seal(false))
     }
 
-    fn row_with(&self, node: &str, printed: Printed, seal: Option<&dyn Seal>) -> InvocationRow {
+    fn row_with(&self, node: &Arc<str>, printed: Printed, seal: Option<&dyn Seal>) -> InvocationRow {
         // Looked at once: it may end while the row is made, and the row must be of one moment.
         let end = self.end.get();
         let error = end.and_then(|end| end.result.as_ref().err());
@@ -226,7 +226,7 @@ impl Live {
             }),
             output: sealed(output, seal),
             output_skipped,
-            node: node.to_owned(),
+            node: node.clone(),
             cancel_requested: self.cancel.is_cancelled(),
             created_at: self.created_at,
             started_at: self.begun.get().map(|begun| begun.at),

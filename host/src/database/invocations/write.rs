@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write as _,
+    slice,
     sync::{Arc, OnceLock},
 };
 
@@ -12,12 +13,13 @@ use sea_orm::{
         self, Arguments, AssertSqlSafe, Executor, IntoArguments, Pool, postgres::PgArguments, sqlite::SqliteArguments,
     },
 };
+use serde::Serializer as _;
 use uuid::Uuid;
 
 use super::{AT_WORK, InvocationRow};
 use crate::{
     database::{Database, DatabaseError, entities::invocation, micros, signed, storable},
-    function::{CallerId, OutputLine, TokenName},
+    function::{CallerId, TokenName},
 };
 
 use invocation::Column;
@@ -127,12 +129,14 @@ impl Database {
         // One transaction is one write of the disk, and one look at the pages that many rows share.
         let mut transaction = pool.begin().await?;
         let mut left = rows;
+        let mut binder = Binder::default();
         for (at, size) in SIZES.into_iter().enumerate() {
             while let Some((chunk, rest)) = left.split_at_checked(size) {
                 let mut arguments = D::Arguments::default();
                 arguments.room(size * COLUMNS.len() + AT_WORK.len());
-                let bound = chunk.iter().try_for_each(|row| bind(row, &mut arguments));
-                let bound = bound.and_then(|()| AT_WORK.iter().try_for_each(|status| arguments.text(Some(status))));
+                let bound = chunk.iter().try_for_each(|row| binder.bind(row, &mut arguments));
+                let bound =
+                    bound.and_then(|()| AT_WORK.iter().try_for_each(|status| arguments.text(Some((*status).into()))));
                 bound.map_err(sqlx::Error::Encode)?;
                 let statement = AssertSqlSafe(self.upserts.of(at, backend));
                 sqlx::query_with(statement, arguments).execute(&mut *transaction).await?;
@@ -147,7 +151,7 @@ impl Database {
 trait Values: Default {
     fn room(&mut self, values: usize);
     fn id(&mut self, id: Uuid) -> Bound;
-    fn text(&mut self, text: Option<&str>) -> Bound;
+    fn text(&mut self, text: Option<Arc<str>>) -> Bound;
     fn number(&mut self, number: Option<i64>) -> Bound;
     fn flag(&mut self, flag: bool) -> Bound;
 }
@@ -163,7 +167,7 @@ macro_rules! values_of {
             fn id(&mut self, id: Uuid) -> Bound {
                 Arguments::add(self, id)
             }
-            fn text(&mut self, text: Option<&str>) -> Bound {
+            fn text(&mut self, text: Option<Arc<str>>) -> Bound {
                 Arguments::add(self, text)
             }
             fn number(&mut self, number: Option<i64>) -> Bound {
@@ -178,36 +182,65 @@ macro_rules! values_of {
 
 values_of!(PgArguments, SqliteArguments);
 
-/// Adds what is written of a row, in the order of [`COLUMNS`].
-fn bind(row: &InvocationRow, to: &mut impl Values) -> Bound {
-    let mut written = String::new();
-    let lines: Vec<&OutputLine> = row.output.iter().map(Arc::as_ref).collect();
-    let output = serde_json::to_string(&lines).unwrap_or_else(|_| "[]".into());
-    to.id(row.id.0)?;
-    to.text(row.caller_id.as_ref().map(CallerId::as_str))?;
-    to.text(row.token.as_ref().map(TokenName::as_str))?;
-    to.text(Some(row.name.as_str()))?;
-    to.text(Some(row.lane.as_str()))?;
-    write!(written, "{}", row.selector)?;
-    to.text(Some(&written))?;
-    to.flag(row.cancel_requested)?;
-    to.number(Some(micros(row.created_at)))?;
-    written.clear();
-    row.version.iter().try_for_each(|version| write!(written, "{version}"))?;
-    to.text(row.version.is_some().then_some(written.as_str()))?;
-    to.text(row.kind.map(|kind| kind.as_str()))?;
-    to.text(Some(row.status.as_str()))?;
-    to.text(row.error_code.as_deref())?;
-    to.text(row.detail.as_deref().map(storable).as_deref())?;
-    to.text(row.result.as_deref().map(storable).as_deref())?;
-    to.text(Some(&output))?;
-    to.number(Some(signed(row.output_skipped)))?;
-    to.text(Some(&row.node))?;
-    to.number(row.started_at.map(micros))?;
-    to.number(row.ended_at.map(micros))?;
-    to.number(row.elapsed_us.map(signed))?;
-    to.number(row.usage.memory_peak_bytes.map(signed))?;
-    to.number(row.usage.cpu_us.map(signed))
+/// Makes values of rows, each with the room of the one before.
+#[derive(Default)]
+struct Binder {
+    /// The texts of the last row: most of them are those of the next one, too.
+    texts: [Option<Arc<str>>; COLUMNS.len()],
+    written: String,
+    output: Vec<u8>,
+}
+
+impl Binder {
+    /// Adds what is written of a row, in the order of [`COLUMNS`].
+    fn bind(&mut self, row: &InvocationRow, to: &mut impl Values) -> Bound {
+        let Self { texts, written, output } = self;
+        let mut texts = Texts(texts.iter_mut());
+        to.id(row.id.0)?;
+        to.text(texts.next(row.caller_id.as_ref().map(CallerId::as_str)))?;
+        to.text(texts.next(row.token.as_ref().map(TokenName::as_str)))?;
+        to.text(texts.next(Some(row.name.as_str())))?;
+        to.text(texts.next(Some(row.lane.as_str())))?;
+        written.clear();
+        write!(written, "{}", row.selector)?;
+        to.text(texts.next(Some(written)))?;
+        to.flag(row.cancel_requested)?;
+        to.number(Some(micros(row.created_at)))?;
+        written.clear();
+        row.version.iter().try_for_each(|version| write!(written, "{version}"))?;
+        to.text(texts.next(row.version.is_some().then_some(written)))?;
+        to.text(texts.next(row.kind.map(|kind| kind.as_str())))?;
+        to.text(texts.next(Some(row.status.as_str())))?;
+        to.text(texts.next(row.error_code.as_deref()))?;
+        to.text(texts.next(row.detail.as_deref().map(storable).as_deref()))?;
+        to.text(texts.next(row.result.as_deref().map(storable).as_deref()))?;
+        output.clear();
+        let lines = row.output.iter().map(Arc::as_ref);
+        serde_json::Serializer::new(&mut *output).collect_seq(lines)?;
+        to.text(texts.next(Some(std::str::from_utf8(output)?)))?;
+        to.number(Some(signed(row.output_skipped)))?;
+        to.text(texts.next(Some(&row.node)))?;
+        to.number(row.started_at.map(micros))?;
+        to.number(row.ended_at.map(micros))?;
+        to.number(row.elapsed_us.map(signed))?;
+        to.number(row.usage.memory_peak_bytes.map(signed))?;
+        to.number(row.usage.cpu_us.map(signed))
+    }
+}
+
+/// The texts of a row, one after another, each in the place of the same one of the last row.
+struct Texts<'a>(slice::IterMut<'a, Option<Arc<str>>>);
+
+impl Texts<'_> {
+    fn next(&mut self, text: Option<&str>) -> Option<Arc<str>> {
+        let last = self.0.next();
+        let text = text?;
+        match last {
+            Some(Some(last)) if **last == *text => Some(last.clone()),
+            Some(last) => Some(last.insert(text.into()).clone()),
+            None => Some(text.into()),
+        }
+    }
 }
 
 /// About how much text a row holds, in bytes.
