@@ -129,7 +129,7 @@ fn many(folder: &Path) -> Result<(), Failure> {
     warm.sort();
     let middle = |times: &[Duration]| times.get(times.len() / 2).copied().unwrap_or_default();
     let (cold, warm) = (middle(&cold), middle(&warm));
-    println!("| first call of a function whose machine code is in the local folder, median | {cold:.0?} |");
+    println!("| first call of a function whose machine code is in the local folder, median | {cold:.2?} |");
     println!("| the call after it | {warm:.0?} |");
     let after = resident(server.process.id()).unwrap_or(0);
     println!(
